@@ -1,0 +1,194 @@
+"""What `import fovea` offers: each function joins data, engine and report for one thing that a person wants."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fovea import files, registry
+from fovea.config import DataConfig, RunConfig, everyday_settings
+from fovea.data.loader import build_augmentations
+from fovea.data.prepare import prepare
+from fovea.data.types import Dataset
+from fovea.device import describe, hardware, pick_device
+from fovea.engine.evaluate import evaluate_split
+from fovea.engine.progress import Display
+from fovea.engine.train import OnEpoch, build, fit
+from fovea.errors import ConfigError, RunError
+from fovea.run import Run, create_run
+from fovea.uses.predict import Classifier
+from fovea.uses.report import draw_charts, draw_pictures, write_report
+
+DEFAULT_RECIPE = "simple"
+
+
+def load_data(name: str, display: Display | None = None, **options: Any) -> Dataset:
+    """Load a data set by its registered name or folder; options are the fields of DataConfig. Raises DataError."""
+    return _prepare(_data_config(name, options), display or Display(quiet=True))
+
+
+def train(
+    data: str | Dataset, recipe: str = DEFAULT_RECIPE, out: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None, quiet: bool = False, on_epoch: OnEpoch | None = None,
+    display: Display | None = None, **options: Any,
+) -> Run:  # fmt: skip
+    """Train by a recipe, evaluate once on test, write the report; returns the run.
+
+    Args:
+        data: a name, a folder, or what `load_data` returned.
+        out: the run folder; by default runs/<data>-<recipe>, numbered where that is taken.
+        settings: `{"optim.nesterov": True}`: any field of the config by its path.
+        on_epoch: called with each row of results.csv.
+        options: the everyday settings by name (epochs, batch_size, lr, model, augment, ...).
+    """
+    name = data if isinstance(data, str) else data.name
+    values = {**everyday_settings(**options), **(settings or {})}
+    config: RunConfig = registry.recipe.get(recipe)(name).with_values(values)
+    if isinstance(data, Dataset):
+        config = config.model_copy(update={"data": data.config})
+    device = pick_device(config.device)  # what cannot work says so before anything is loaded or written
+    registry.model.bind(config.model, num_given=3)
+    build_augmentations(config.augment)
+    display = display or Display(quiet=quiet)
+    dataset = data if isinstance(data, Dataset) else _prepare(config.data, display)
+    display.say(str(dataset))
+    build(config, dataset)  # an unfit model or unfit weights say so before there is a folder
+    path = create_run(str(out) if out is not None else None, f"{folder_name(name)}-{recipe}")
+    files.write_text(path / "config.yaml", config.to_yaml())
+    files.write_json(path / "environment.json", _environment(config, describe(device)))
+    if dataset.held_out:
+        files.write_json(path / "split.json", dataset.held_out)
+    return _train_into(Run(path), dataset, display, on_epoch)
+
+
+def resume(
+    run: Run | str | Path, quiet: bool = False, display: Display | None = None, on_epoch: OnEpoch | None = None
+) -> Run:
+    """Go on with a run that was stopped, to the end that it would have had. Raises RunError."""
+    run = _as_run(run)
+    if not run.has("resume.pt"):
+        raise RunError(f"{run.path / 'resume.pt'} is missing: this run cannot be resumed; train anew")
+    display = display or Display(quiet=quiet)
+    dataset = _prepare(run.config.data, display, run.held_out)
+    return _train_into(run, dataset, display, on_epoch)
+
+
+def evaluate(
+    run: Run | str | Path, data: str | Dataset | None = None, split: str = "test", device: str = "auto",
+    data_dir: str | None = None, out: str | Path | None = None, display: Display | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Evaluate a run's best weights; returns what metrics.json holds.
+
+    The run's own test split is written into the run folder; another split or data set into `out`, by default
+    `evaluations/<data>-<split>` in the run folder.
+    """
+    run = _as_run(run)
+    display = display or Display(quiet=True)
+    dataset = _evaluation_data(run, data, data_dir, display)
+    target = evaluation_folder(run, dataset.name if data is not None else None, split, out)
+    metrics = evaluate_split(run, dataset, split, pick_device(device), target)
+    draw_pictures(run, dataset, split, target)
+    draw_charts(target, metrics)
+    return metrics
+
+
+def evaluation_folder(run: Run, data: str | None, split: str, out: str | Path | None = None) -> Path:
+    """Where `evaluate` writes: the run folder itself for the run's own test split."""
+    if out is not None:
+        return Path(out)
+    if data is None and split == "test":
+        return run.path
+    return run.path / "evaluations" / f"{folder_name(data or run.config.data.name)}-{split}"
+
+
+def report(run: Run | str | Path) -> Path:
+    """Write report.html anew from the run folder alone; returns its path. Raises RunError."""
+    return write_report(_as_run(run))
+
+
+def load(run: Run | str | Path, device: str = "auto") -> Classifier:
+    """The trained classifier of a run folder. Raises RunError."""
+    return Classifier.load(run, device)
+
+
+def folder_name(name: str) -> str:
+    """A data set's name as part of a folder's."""
+    return Path(name.partition(":")[0]).resolve().name if Path(name).is_dir() else name.partition(":")[0]
+
+
+def _train_into(run: Run, dataset: Dataset, display: Display, on_epoch: OnEpoch | None) -> Run:
+    model, info = build(run.config, dataset)
+    run.save_info(info)
+    try:
+        fit(run, dataset, model, info, display, on_epoch)
+        if "test" in dataset.splits:
+            evaluate_split(run, dataset, "test", pick_device(run.config.device), run.path)
+            draw_pictures(run, dataset)
+        write_report(run)
+    except KeyboardInterrupt:
+        print(f"\nstopped; go on with: fovea train --resume {shlex.quote(str(run.path))}", file=sys.stderr)
+        raise
+    return run
+
+
+def _evaluation_data(run: Run, data: str | Dataset | None, data_dir: str | None, display: Display) -> Dataset:
+    if isinstance(data, Dataset):
+        return data
+    place = {"data_dir": data_dir} if data_dir else {}
+    if data is None:
+        return _prepare(run.config.data.model_copy(update=place), display, run.held_out)
+    own_size = run.info.preprocess.image_size[0]
+    return _prepare(_data_config(data, {**place, "image_size": own_size}), display)
+
+
+def _prepare(config: DataConfig, display: Display, held_out: dict[str, list[str]] | None = None) -> Dataset:
+    def progress(done: int, total: int) -> None:
+        if done == 1:
+            display.start(total)
+        display.advance(done, "decoding")
+
+    with display:
+        dataset = prepare(config, held_out, progress)
+    for line in dataset.facts.skipped.values():
+        print(f"skipped {line}", file=sys.stderr)
+    return dataset
+
+
+def _data_config(name: str, options: dict[str, Any]) -> DataConfig:
+    unknown = [option for option in options if option not in DataConfig.model_fields]
+    if unknown:
+        raise ConfigError(f"unknown option '{unknown[0]}' of load_data: there are {', '.join(DataConfig.model_fields)}")
+    return DataConfig(name=name, **options)
+
+
+def _environment(config: RunConfig, device: str) -> dict[str, Any]:
+    packages = ("fovea", "torch", "torchvision", "numpy")
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "device": device,
+        "hardware": hardware(),
+        "seed": config.seed,
+        "git_commit": _git_commit(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of the folder that the run was started in, if it is a git checkout."""
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() if found.returncode == 0 else None
+
+
+def _as_run(run: Run | str | Path) -> Run:
+    return run if isinstance(run, Run) else Run(run)

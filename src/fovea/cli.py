@@ -1,0 +1,290 @@
+"""The command line: parse, call, print. Nothing here imports torch before a command needs it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fovea import registry
+from fovea.errors import ConfigError, FoveaError, UnknownName, nearest
+
+# Typer reads the annotations at run time: `X | None` there needs Optional on Python 3.10's typer of old.
+app = typer.Typer(
+    name="fovea", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Train an image classifier, see what it learned, and take away a model that can be used.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+
+DataArgument = Annotated[
+    str, typer.Argument(metavar="DATA", help="A name that `fovea list` shows, or a folder of class folders.")
+]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, as `fovea train` leaves it.")]
+DataDir = Annotated[str | None, typer.Option(help="Where named data sets are looked for first.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Plugin = Annotated[
+    list[str] | None,
+    typer.Option(help="A Python file with models, augmentations, sources or recipes of your own; repeatable."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without files that cannot be decoded, and list them.")]
+ImageSize = Annotated[int | None, typer.Option(help="Side in pixels that a folder's pictures are resized to [32].")]
+ValFraction = Annotated[float | None, typer.Option(help="Share of train kept apart for val.")]
+
+
+@app.command("list")
+def list_parts(
+    kind: Annotated[str | None, typer.Argument(help="recipes, models, data or augmentations; all without it.")] = None,
+    plugin: Plugin = None,
+    as_json: Json = False,
+) -> None:
+    """Show the recipes, models, data sets and augmentations that there are."""
+    _load_plugins(plugin)
+    if kind is not None and kind not in registry.REGISTRIES:
+        raise UnknownName("kind", kind, registry.REGISTRIES)
+    chosen = {kind: registry.REGISTRIES[kind]} if kind else registry.REGISTRIES
+    if as_json:
+        _print_json({name: [{"name": e.name, "summary": e.summary} for e in r.entries()] for name, r in chosen.items()})
+        return
+    for name, parts in chosen.items():
+        width = max(len(entry.name) for entry in parts.entries())
+        print(f"{name}:")
+        for entry in parts.entries():
+            print(f"  {entry.name:{width}}  {entry.summary}")
+
+
+@app.command()
+def inspect(
+    data: DataArgument,
+    out: Annotated[str | None, typer.Option(help="Folder for the pictures [inspect/<name>].")] = None,
+    data_dir: DataDir = None,
+    image_size: ImageSize = None,
+    val_fraction: ValFraction = None,
+    skip_bad: SkipBad = False,
+    plugin: Plugin = None,
+    as_json: Json = False,
+) -> None:
+    """Show what is in a data set: classes, counts, sizes, value ranges, samples."""
+    _load_plugins(plugin)
+    from fovea.api import folder_name, load_data
+    from fovea.uses.inspect import draw_inspection, inspect_data
+    from fovea.uses.tables import print_inspection
+
+    options = {"data_dir": data_dir, "image_size": image_size, "val_fraction": val_fraction}
+    given = {name: value for name, value in options.items() if value is not None}
+    dataset = load_data(data, _display(as_json), skip_bad=skip_bad, **given)
+    facts = inspect_data(dataset)
+    written = draw_inspection(dataset, facts, Path(out or Path("inspect") / folder_name(data)))
+    if as_json:
+        _print_json(facts)
+        return
+    print_inspection(facts)
+    print("pictures: " + ", ".join(str(path) for path in written[:2]))
+
+
+@app.command()
+def train(
+    data: Annotated[
+        str | None, typer.Argument(metavar="DATA", help="A name that `fovea list` shows, or a folder.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="One that `fovea list recipes` shows [simple].")] = None,
+    model: Annotated[str | None, typer.Option(help="A network other than the recipe's.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate (its highest, under a schedule).")] = None,
+    momentum: Annotated[float | None, typer.Option(help="Momentum of SGD.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Weight decay.")] = None,
+    augment: Annotated[str | None, typer.Option(help="For instance mirror,shift:2; none for none.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of first weights, order and augmentation.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    out: Annotated[str | None, typer.Option(help="The run folder [runs/<data>-<recipe>].")] = None,
+    weights: Annotated[str | None, typer.Option(help="A .pth or .safetensors file to start from.")] = None,
+    data_dir: DataDir = None,
+    image_size: ImageSize = None,
+    val_fraction: ValFraction = None,
+    skip_bad: SkipBad = False,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="path.to.field=value, for any field of config.yaml; repeatable.")
+    ] = None,
+    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = None,
+    plugin: Plugin = None,
+    as_json: Json = False,
+) -> None:
+    """Train a classifier, evaluate it once on test, and write the report."""
+    _load_plugins(plugin)
+    everyday: dict[str, Any] = {
+        "model": model, "epochs": epochs, "batch_size": batch_size, "lr": lr, "momentum": momentum,
+        "weight_decay": weight_decay, "augment": "" if augment == "none" else augment, "seed": seed, "device": device,
+        "weights": weights, "data_dir": data_dir, "image_size": image_size, "val_fraction": val_fraction,
+        "skip_bad": skip_bad or None,
+    }  # fmt: skip
+    if resume is not None:
+        extra = [*(name for name, value in everyday.items() if value is not None)]
+        if data or recipe or out or settings or extra:
+            raise ConfigError("--resume goes on with the settings of its run: give it no DATA and no other setting")
+    elif data is None:
+        raise ConfigError("train what? Give DATA: a name that `fovea list data` shows, or a folder of class folders")
+
+    from fovea import api
+    from fovea.config import parse_settings
+    from fovea.uses.tables import accuracy_line
+
+    display = _display(as_json)
+    if resume is not None:
+        run = api.resume(resume, display=display)
+    else:
+        assert data is not None
+        run = api.train(
+            data, recipe or api.DEFAULT_RECIPE, out, parse_settings(settings or []), display=display, **everyday
+        )
+    metrics = run.metrics if run.has("metrics.json") else None
+    if as_json:
+        _print_json({"run": str(run.path), "metrics": metrics})
+        return
+    if metrics is not None:
+        print(accuracy_line(metrics))
+    print(f"run: {run.path}")
+    print(f"report: {run.path / 'report.html'}")
+
+
+@app.command()
+def evaluate(
+    run: RunArgument,
+    data: Annotated[str | None, typer.Option(help="Other data than the run's.")] = None,
+    split: Annotated[str, typer.Option(help="test, val or train.")] = "test",
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    out: Annotated[str | None, typer.Option(help="Where the results go [the run folder].")] = None,
+    plugin: Plugin = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a trained model on images that it has not learned from."""
+    _load_plugins(plugin)
+    from fovea import api
+    from fovea.run import Run, read_predictions
+    from fovea.uses.tables import print_metrics
+
+    opened = Run(run)
+    target = api.evaluation_folder(opened, data, split, out)
+    metrics = api.evaluate(opened, data, split, device, data_dir, out, _display(as_json))
+    if as_json:
+        _print_json(metrics)
+        return
+    print_metrics(metrics, read_predictions(target)[:4])
+    print(f"pictures: {target / 'plots'}")
+
+
+@app.command()
+def predict(
+    run: RunArgument,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Picture files, folders or globs.")],
+    top: Annotated[int, typer.Option(min=1, help="How many classes to name for each picture.")] = 3,
+    device: Device = "auto",
+    plugin: Plugin = None,
+    as_json: Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+) -> None:
+    """Say what is in pictures."""
+    _load_plugins(plugin)
+    from fovea import api
+    from fovea.files import csv_text
+    from fovea.uses.tables import print_predictions
+
+    answers = api.load(run, device).predict(images, top)
+    if as_json:
+        _print_json([answer.to_json() for answer in answers])
+    elif as_csv:
+        rows = [
+            [a.path, rank, t["class"], f"{t['probability']:.6f}", f"{t['logit']:.6f}"]
+            for a in answers for rank, t in enumerate(a.top, start=1)
+        ]  # fmt: skip
+        sys.stdout.write(csv_text(["path", "rank", "class", "probability", "logit"], rows))
+    else:
+        print_predictions(answers)
+
+
+@app.command()
+def report(run: RunArgument) -> None:
+    """Write a run's report.html anew, from the run folder alone."""
+    from fovea import api
+
+    print(f"report: {api.report(run)}")
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    format: Annotated[str | None, typer.Option(help="pth or safetensors [from --out, else pth].")] = None,
+    out: Annotated[str | None, typer.Option(help="The file [RUN/export/model.<format>].")] = None,
+) -> None:
+    """Write a run's weights for other programs: `pth` is a plain PyTorch state dict."""
+    from fovea.run import Run
+    from fovea.uses.export import export as export_run
+
+    print(f"weights: {export_run(Run(run), out, format)}")
+
+
+def main() -> None:
+    """The `fovea` program: a user's mistake is one line and exit code 2, a bug keeps its traceback."""
+    try:
+        code = app(standalone_mode=False)
+    except FoveaError as error:
+        code = _complain(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130  # as shells report Ctrl-C
+    except BrokenPipeError:  # `fovea list | head -1`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
+            raise
+        where = f" {error.filename}" if error.filename else ""
+        code = _complain(f"cannot write{where}: {error.strerror}; free some room, or choose another place with --out")
+    except Exception as error:
+        # Typer's own complaints (its parser's exceptions have moved between modules over its releases).
+        if not hasattr(error, "format_message"):
+            raise
+        code = _complain(_usage_message(error))
+    sys.exit(code or 0)
+
+
+def _complain(message: str) -> int:
+    print(f"fovea: {message}", file=sys.stderr)
+    return 2
+
+
+def _usage_message(error: Any) -> str:
+    message = " ".join(str(error.format_message()).split())
+    words = sys.argv[1:]
+    if "No such command" in message and words:
+        return f"unknown command '{words[0]}'{nearest(words[0], _commands())}"
+    return message
+
+
+def _commands() -> list[str]:
+    return [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+
+
+def _load_plugins(paths: list[str] | None) -> None:
+    for path in paths or []:
+        registry.load_plugin(path)
+
+
+def _display(as_json: bool) -> Any:
+    """Progress lines make way for JSON on standard output."""
+    from fovea.engine.progress import Display
+
+    return Display(lines=sys.stderr if as_json else sys.stdout)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Everything that decides how a run goes, as one frozen tree that checks itself and is saved whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fovea.errors import ConfigError, RunError, nearest
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(_Part):
+    """Which images, and how they are split."""
+
+    name: str  # a registered name, `name:option=value`, or a folder of class folders
+    data_dir: str | None = None  # where named data sets are looked for first
+    image_size: int | None = Field(None, ge=4, le=1024)  # side in pixels of decoded pictures; None: 32
+    val_fraction: float = Field(0.0, ge=0, lt=1)  # of train, where the data has no val split of its own
+    test_fraction: float = Field(0.2, ge=0, lt=1)  # of a flat folder
+    skip_bad: bool = False  # go on without files that cannot be decoded
+    split_seed: int = 0
+
+
+class OptimConfig(_Part):
+    """The optimizer; `lr` is the highest that the schedule reaches."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(0.01, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)  # adamw: its first beta
+    weight_decay: float = Field(0.0, ge=0)
+    nesterov: bool = False
+
+
+class ScheduleConfig(_Part):
+    """How lr changes over the run."""
+
+    name: Literal["constant", "cosine"] = "constant"
+    warmup: float = Field(0.0, ge=0, lt=1)  # the fraction of all steps over which lr rises from 0
+
+
+class RunConfig(_Part):
+    """One run: `config.yaml` is exactly this."""
+
+    recipe: str
+    data: DataConfig
+    model: str
+    weights: str | None = None  # a .pth or .safetensors file to start from
+    standardize: bool = True  # by train mean and std; False: only rescaled to [-1, 1]
+    augment: tuple[str, ...] = ()
+    optim: OptimConfig = OptimConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    epochs: int = Field(ge=0)
+    batch_size: int = Field(ge=1)
+    log_interval: int = Field(0, ge=0)  # steps between two running losses; 0: about six an epoch, not printed
+    seed: int = Field(0, ge=0, lt=2**63)
+    device: str = "auto"
+
+    def with_values(self, values: Mapping[str, Any]) -> RunConfig:
+        """A copy with `{"optim.lr": 0.1, ...}` set; texts are read as YAML. Raises ConfigError naming every bad one."""
+        tree = self.model_dump()
+        known = _paths(tree)
+        wrong = [f"'{path}'{nearest(path, known)}" for path in values if path not in known]
+        if wrong:
+            raise ConfigError("unknown setting " + "; unknown setting ".join(wrong))
+        for path, value in values.items():
+            *parents, last = path.split(".")
+            branch = tree
+            for parent in parents:
+                branch = branch[parent]
+            branch[last] = _typed(value, branch[last])
+        return _validated(tree)
+
+    def to_yaml(self) -> str:
+        """The text of config.yaml."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    @staticmethod
+    def from_yaml(text: str, where: str) -> RunConfig:
+        """Read config.yaml. Raises RunError."""
+        try:
+            return _validated(yaml.safe_load(text))
+        except (yaml.YAMLError, ConfigError) as error:
+            raise RunError(f"{where} cannot be read: {_one_line(error)}") from None
+
+
+# The settings that have an option, and a keyword in Python, of their own.
+EVERYDAY = {
+    "model": "model", "weights": "weights", "augment": "augment", "epochs": "epochs", "batch_size": "batch_size",
+    "lr": "optim.lr", "momentum": "optim.momentum", "weight_decay": "optim.weight_decay", "seed": "seed",
+    "device": "device", "data_dir": "data.data_dir", "image_size": "data.image_size",
+    "val_fraction": "data.val_fraction", "skip_bad": "data.skip_bad",
+}  # fmt: skip
+
+
+def everyday_settings(**options: Any) -> dict[str, Any]:
+    """`lr=0.1` to `{"optim.lr": 0.1}`, without those that are None. Raises ConfigError."""
+    given = {name: value for name, value in options.items() if value is not None}
+    wrong = [f"'{name}'{nearest(name, EVERYDAY)}" for name in given if name not in EVERYDAY]
+    if wrong:
+        raise ConfigError("unknown option " + "; unknown option ".join(wrong))
+    return {EVERYDAY[name]: value for name, value in given.items()}
+
+
+def parse_settings(texts: list[str]) -> dict[str, str]:
+    """`["optim.lr=0.1"]` to `{"optim.lr": "0.1"}`. Raises ConfigError."""
+    settings = {}
+    for text in texts:
+        path, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {text}: write path.to.field=value, for instance optim.lr=0.1")
+        settings[path.strip()] = value.strip()
+    return settings
+
+
+def data_dir_candidates(data_dir: str | None) -> list[str]:
+    """Where named data sets are looked for, in this order; the last, the user's cache, is where downloads go."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    places = [data_dir, os.environ.get("FOVEA_DATA"), "data", os.path.join(cache, "fovea")]
+    return [place for place in places if place]
+
+
+def _typed(value: Any, before: Any) -> Any:
+    """A text from the command line as the YAML value it spells; a tuple from `a,b`."""
+    if not isinstance(value, str):
+        return value
+    if isinstance(before, tuple) and not value.startswith("["):
+        return tuple(part for part in value.split(",") if part)
+    if isinstance(before, str):
+        return value
+    try:
+        loaded = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+    # YAML 1.1 reads 1e-3 as text: without a dot it is no number there.
+    return value if isinstance(loaded, str) else loaded
+
+
+def _validated(tree: Any) -> RunConfig:
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        parts = [f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
+        raise ConfigError("; ".join(parts)) from None
+
+
+def _paths(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key, value in tree.items():
+        found += _paths(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
+    return found
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,84 @@
+"""Batches from images that stay on the device: no worker processes, no copies of single images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from fovea import registry
+from fovea.augment.types import Augmentation, Draw
+from fovea.data.preprocess import Preprocess, to_unit
+from fovea.data.types import Split
+
+
+class Loader:
+    """Cuts a split into batches, augments and standardizes them.
+
+    The order and the augmentations of an epoch follow from the seed and the epoch's number alone, so a
+    resumed run sees what an uninterrupted one would have seen.
+    """
+
+    def __init__(
+        self, split: Split, preprocess: Preprocess, batch_size: int, device: torch.device, seed: int = 0,
+        augment: Sequence[str] = (), shuffle: bool = False,
+    ) -> None:  # fmt: skip
+        self._images = split.images.to(device)
+        self._labels = split.labels.to(device)
+        self._preprocess = preprocess
+        self.batch_size = batch_size
+        self._device = device
+        self._seed = seed
+        self._augmentations = build_augmentations(augment)
+        self._shuffle = shuffle
+
+    def __len__(self) -> int:
+        """Batches in an epoch; the last may be smaller."""
+        return -(-len(self._labels) // self.batch_size)
+
+    @property
+    def num_images(self) -> int:
+        """Images in an epoch."""
+        return len(self._labels)
+
+    def order(self, epoch: int) -> Tensor:
+        """Row numbers in the order in which epoch `epoch` (from 1) takes them, `(N,) int64` on the CPU."""
+        if not self._shuffle:
+            return torch.arange(len(self._labels))
+        return torch.randperm(len(self._labels), generator=self._generator(epoch, torch.device("cpu")))
+
+    def epoch(self, epoch: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield `(B, C, H, W) float32` standardized images and `(B,) int64` labels."""
+        generator = self._generator(epoch, self._device)
+        standardize = self._standardize()
+        for rows in torch.split(self.order(epoch).to(self._device), self.batch_size):
+            images = to_unit(self._images[rows])
+            draw = Draw(generator, epoch, rows)
+            for augment in self._augmentations:
+                images = augment(images, draw)
+            yield standardize(images), self._labels[rows]
+
+    def _generator(self, epoch: int, device: torch.device) -> torch.Generator:
+        # An odd multiplier keeps (seed, epoch) pairs apart; the modulus keeps the seed within 63 bits.
+        return torch.Generator(device).manual_seed((self._seed * 1_000_003 + epoch) % 2**63)
+
+    def _standardize(self) -> Callable[[Tensor], Tensor]:
+        """As `Preprocess.standardize`, with the constants made once an epoch rather than once a batch."""
+        shape = (1, self._preprocess.channels, 1, 1)
+        mean = torch.tensor(self._preprocess.mean, device=self._device).view(shape)
+        std = torch.tensor(self._preprocess.std, device=self._device).view(shape)
+        return lambda images: images.sub_(mean).div_(std)
+
+
+def build_augmentations(specs: Sequence[str]) -> list[Augmentation]:
+    """`["mirror", "shift:2"]` to callables. Raises ConfigError."""
+    built: list[Augmentation] = []
+    for spec in specs:
+        function, options = registry.augmentation.bind(spec, num_given=2)
+        built.append(_with_options(function, options))
+    return built
+
+
+def _with_options(function: Callable[..., Tensor], options: dict[str, object]) -> Augmentation:
+    return lambda images, draw: function(images, draw, **options)

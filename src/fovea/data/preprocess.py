@@ -1,0 +1,132 @@
+"""From a picture in any file to what a model takes; saved with each model, so that predicting repeats it exactly."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from fovea.errors import DataError
+
+# What Pillow raises for a file that is no image, is cut short, or would unpack to gigabytes.
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How pictures become tensors: decode, resize the shorter side, cut the middle, rescale, standardize."""
+
+    image_size: tuple[int, int]  # height, width
+    channels: int  # 1 or 3
+    mean: tuple[float, ...]  # per channel, of images in [0, 1]
+    std: tuple[float, ...]
+
+    def decode(self, path: Path) -> Tensor:
+        """One picture as `(C, H, W) uint8`. Raises DataError naming the file."""
+        return decode_image(path, self.image_size, self.channels)[0]
+
+    def standardize(self, images: Tensor) -> Tensor:
+        """`(B, C, H, W)` float32 in [0, 1] to `(x - mean) / std`, in place."""
+        shape = (1, self.channels, 1, 1)
+        mean = torch.tensor(self.mean, device=images.device).view(shape)
+        std = torch.tensor(self.std, device=images.device).view(shape)
+        return images.sub_(mean).div_(std)
+
+    def to_json(self) -> dict[str, Any]:
+        """What model.json holds."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> Preprocess:
+        """Undo `to_json`. Raises KeyError or TypeError where parts are missing."""
+        return Preprocess(tuple(value["image_size"]), value["channels"], tuple(value["mean"]), tuple(value["std"]))
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """`uint8` 0 to 255 to float32 0 to 1, as torchvision's ToTensor does it."""
+    return images.float().div_(255)
+
+
+def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of `(N, C, H, W) uint8`, in units of [0, 1]."""
+    total = torch.zeros(images.shape[1], dtype=torch.float64)
+    squares = torch.zeros_like(total)
+    for part in torch.split(images, 2000):  # bounds the memory of the float copy
+        unit = to_unit(part)
+        total += unit.sum(dim=(0, 2, 3), dtype=torch.float64)
+        squares += unit.square_().sum(dim=(0, 2, 3), dtype=torch.float64)
+    count = images.numel() / images.shape[1]
+    mean = total / count
+    variance = (squares / count - mean.square()).clamp_(min=0)
+    # A constant channel has no spread to divide by.
+    std = torch.where(variance > 1e-12, variance.sqrt(), torch.ones_like(variance))
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def decode_image(path: Path, image_size: tuple[int, int], channels: int) -> tuple[Tensor, tuple[int, int], str]:
+    """Decode, turn upright and resize one picture. Raises DataError naming the file and the reason.
+
+    Returns:
+        `(C, H, W) uint8`, the size in the file (width, height), and Pillow's mode of the file.
+    """
+    try:
+        with Image.open(io.BytesIO(path.read_bytes())) as image:
+            size, mode = image.size, image.mode
+            height, width = image_size
+            image.draft("RGB" if channels == 3 else "L", (width, height))  # JPEG: decode at a smaller scale
+            upright = ImageOps.exif_transpose(image)
+            flat = _flatten(upright, "RGB" if channels == 3 else "L")
+            fitted = (
+                flat if flat.size == (width, height) else ImageOps.fit(flat, (width, height), Image.Resampling.BICUBIC)
+            )
+            pixels = np.asarray(fitted).reshape(height, width, channels)
+    except _UNREADABLE as error:
+        reason = "no image that Pillow can read" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise DataError(f"{path}: {reason}") from None
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), size, mode
+
+
+def find_images(patterns: Sequence[str]) -> list[Path]:
+    """Files, folders (all files below them) and globs to files. Raises DataError for one that matches nothing."""
+    found: list[Path] = []
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_dir():
+            files = list_files(path)
+            if not files:
+                raise DataError(f"{pattern}: the folder holds no files")
+        elif path.exists():
+            files = [path]
+        else:
+            start = Path(path.anchor) if path.is_absolute() else Path()
+            files = sorted(p for p in start.glob(str(path.relative_to(path.anchor))) if p.is_file())
+            if not files:
+                raise DataError(f"{pattern}: no such file, folder or match")
+        found += files
+    return found
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Every file below `folder`, sorted, without hidden ones and those that file managers leave."""
+    files = (p for p in folder.rglob("*") if p.is_file() and p.name not in ("Thumbs.db", "desktop.ini"))
+    return sorted(p for p in files if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+
+
+def _flatten(image: Image.Image, mode: str) -> Image.Image:
+    """To `mode`: transparency onto white, 16-bit and float levels down to 8 bits."""
+    if image.mode.startswith(("I", "F")):
+        levels = np.asarray(image, dtype=np.float64)
+        top = 65535.0 if levels.max(initial=0) > 255 else 255.0
+        image = Image.fromarray((levels.clip(0, top) * (255 / top)).round().astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        opaque = Image.new("RGBA", image.size, "white")
+        opaque.alpha_composite(image.convert("RGBA"))
+        image = opaque
+    return image.convert(mode)

@@ -1,0 +1,94 @@
+"""Model and images to logits; the metrics merely reduce them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fovea import files
+from fovea.data.loader import Loader
+from fovea.data.preprocess import Preprocess
+from fovea.data.types import Dataset, Split
+from fovea.errors import DataError
+from fovea.metrics import compute_metrics
+from fovea.models.base import Model, build_model
+from fovea.run import PREDICTIONS_COLUMNS, Run, load_weights
+
+BATCH_SIZE = 500  # images at a time without gradients: large enough to be fast, small enough for any memory
+
+
+def infer(model: nn.Module, split: Split, preprocess: Preprocess, device: torch.device) -> Tensor:
+    """Logits `(N, K)` float32 on the CPU, in the split's order."""
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        logits = [model(images).float().cpu() for images, _ in Loader(split, preprocess, BATCH_SIZE, device).epoch()]
+    model.train(was_training)
+    return torch.cat(logits)
+
+
+def load_model(run: Run, device: torch.device, which: str = "best") -> Model:
+    """The run's network with its `best` or `last` weights, in evaluation mode. Raises RunError."""
+    info = run.info
+    model = build_model(info.model, len(info.classes), info.preprocess.channels, info.preprocess.image_size)
+    load_weights(model, run.weights(which), str(run.path / "weights" / f"{which}.safetensors"))
+    return model.to(device).eval()
+
+
+def evaluate_split(run: Run, dataset: Dataset, split_name: str, device: torch.device, out: Path) -> dict[str, Any]:
+    """Evaluate the run's best weights on one split; writes metrics.json and predictions.csv into `out`."""
+    info = run.info
+    split = match_classes(dataset, split_name, info.classes, info.preprocess)
+    logits = infer(load_model(run, device), split, info.preprocess, device)
+    metrics = compute_metrics(logits, split.labels, info.classes, split_name)
+    files.write_csv(out / "predictions.csv", PREDICTIONS_COLUMNS, prediction_rows(logits, split, info.classes))
+    files.write_json(out / "metrics.json", metrics)
+    return metrics
+
+
+def match_classes(dataset: Dataset, split_name: str, classes: tuple[str, ...], preprocess: Preprocess) -> Split:
+    """The split with its labels in the model's class order, matched by name. Raises DataError."""
+    if split_name not in dataset.splits:
+        raise DataError(f"{dataset.name} has no {split_name} split: there are {', '.join(dataset.splits)}")
+    if set(dataset.classes) != set(classes):
+        strange = sorted(set(dataset.classes) - set(classes)) or ["none"]
+        lacking = sorted(set(classes) - set(dataset.classes)) or ["none"]
+        raise DataError(
+            f"the classes of {dataset.name} are not the model's: the model does not know {_some(strange)}; "
+            f"the data lacks {_some(lacking)}"
+        )
+    if (dataset.channels, dataset.image_size) != (preprocess.channels, preprocess.image_size):
+        raise DataError(
+            f"{dataset.name} has {dataset.channels} channels of {_size(dataset.image_size)} pixels, "
+            f"the model takes {preprocess.channels} of {_size(preprocess.image_size)}"
+        )
+    split = dataset.splits[split_name]
+    if not len(split):
+        raise DataError(f"the {split_name} split of {dataset.name} holds no images")
+    position = torch.tensor([classes.index(name) for name in dataset.classes])
+    return Split(split.images, position[split.labels], split.ids)
+
+
+def prediction_rows(logits: Tensor, split: Split, classes: tuple[str, ...]) -> list[tuple[str, str, str, str, str]]:
+    """Rows of predictions.csv."""
+    probabilities = F.softmax(logits.double(), dim=1)
+    best = probabilities.max(dim=1)
+    truth = probabilities.gather(1, split.labels[:, None]).flatten()
+    return [
+        (path, classes[label], classes[prediction], f"{probability:.6f}", f"{label_probability:.6f}")
+        for path, label, prediction, probability, label_probability in zip(
+            split.ids, split.labels.tolist(), best.indices.tolist(), best.values.tolist(), truth.tolist(), strict=True
+        )
+    ]
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[1]}×{size[0]}"

@@ -1,0 +1,200 @@
+"""The training loop, from top to bottom: build, for epoch, for batch, evaluate, record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fovea.config import RunConfig
+from fovea.data.loader import Loader
+from fovea.data.preprocess import Preprocess, statistics, to_unit
+from fovea.data.types import Dataset, Split
+from fovea.device import describe, pick_device, reproducible, rng_state, set_rng_state
+from fovea.engine.evaluate import infer
+from fovea.engine.progress import Display
+from fovea.errors import Diverged, RunError
+from fovea.models.base import Model, build_model, num_parameters
+from fovea.optim.build import build_optimizer
+from fovea.optim.schedules import lr_factor
+from fovea.run import RESULTS_COLUMNS, ModelInfo, Run, load_weights, read_weights
+
+AUTO_LOGS_PER_EPOCH = 6
+OnEpoch = Callable[[dict[str, Any]], None]
+
+
+def build(config: RunConfig, dataset: Dataset) -> tuple[Model, ModelInfo]:
+    """The network with its first weights, and all that a later program must know of it. Raises FoveaError."""
+    torch.manual_seed(config.seed)
+    model = build_model(config.model, len(dataset.classes), dataset.channels, dataset.image_size)
+    half = (0.5,) * dataset.channels  # [0, 1] to [-1, 1], the note's transform
+    mean, std = statistics(dataset.train.images) if config.standardize else (half, half)
+    preprocess = Preprocess(dataset.image_size, dataset.channels, mean, std)
+    if config.weights:
+        load_weights(model, read_weights(config.weights), config.weights)
+    else:
+        model.init_from_data(preprocess.standardize(to_unit(dataset.train.images[:5000])))
+    return model, ModelInfo(config.model, dataset.classes, preprocess, num_parameters(model))
+
+
+def fit(
+    run: Run, dataset: Dataset, model: Model, info: ModelInfo, display: Display, on_epoch: OnEpoch | None = None
+) -> None:
+    """Train `model` into the run folder, from where its resume.pt stands or from the start.
+
+    The state is saved after every epoch; the same seed on the same machine gives the same steps.csv and weights.
+    Raises Diverged when the loss is no longer finite, RunError when the data is no longer that of the run.
+    """
+    config = run.config
+    device = pick_device(config.device)
+    height, width = info.preprocess.image_size
+    with (
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        reproducible(device, config.batch_size * height * width),
+        display,
+    ):
+        _fit(run, config, dataset, model.to(device), info.preprocess, device, display, on_epoch)
+
+
+def _fit(
+    run: Run, config: RunConfig, dataset: Dataset, model: Model, preprocess: Preprocess, device: torch.device,
+    display: Display, on_epoch: OnEpoch | None,
+) -> None:  # fmt: skip
+    torch.manual_seed(config.seed)
+    loader = Loader(dataset.train, preprocess, config.batch_size, device, config.seed, config.augment, shuffle=True)
+    optimizer = build_optimizer(config.optim, model)
+    state = _State(run, model, optimizer, dataset.train.fingerprint())
+    first_epoch = state.restore(device) + 1
+    num_steps = len(loader) * config.epochs
+    log_every = config.log_interval or max(1, len(loader) // AUTO_LOGS_PER_EPOCH)
+    log_every = min(log_every, len(loader))
+    display.say(f"training on {describe(device)}, {num_parameters(model):,} parameters")
+    display.start(loader.num_images * (config.epochs - first_epoch + 1))
+    model.train()
+
+    for epoch in range(first_epoch, config.epochs + 1):
+        begun = time.perf_counter()
+        losses = torch.zeros(len(loader), device=device)
+        done = (epoch - first_epoch) * loader.num_images
+        for step, (images, labels) in enumerate(loader.epoch(epoch), start=1):
+            lr = config.optim.lr * lr_factor(config.schedule, (epoch - 1) * len(loader) + step - 1, num_steps)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(images), labels, label_smoothing=config.label_smoothing)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+            losses[step - 1] = loss.detach()
+            display.advance(done + step * config.batch_size, f"epoch {epoch}/{config.epochs}")
+            if step % log_every == 0:
+                mean = _finite_mean(losses, step - log_every, step, epoch, run)
+                state.steps.append([epoch, step, f"{mean:.6f}"])
+                if config.log_interval:
+                    display.say(f"[{epoch}, {step:5d}] loss: {mean:.3f}")
+
+        train_loss = _epoch_loss(losses, loader, epoch, run)
+        seconds = time.perf_counter() - begun
+        val_loss, val_accuracy = _validate(model, dataset.splits.get("val"), preprocess, device)
+        row = (epoch, train_loss, val_loss, val_accuracy, lr, seconds, loader.num_images / seconds)
+        record = dict(zip(RESULTS_COLUMNS, row, strict=True))
+        state.end_epoch(record, device)
+        left = display.time_left(done + loader.num_images) if epoch < config.epochs else None
+        display.say(_epoch_line(record, config.epochs, left))
+        if on_epoch is not None:
+            on_epoch(record)
+
+
+class _State:
+    """What is saved after each epoch, so that a run can go on as if it had never stopped."""
+
+    def __init__(self, run: Run, model: Model, optimizer: torch.optim.Optimizer, fingerprint: int) -> None:
+        self.run, self.model, self.optimizer, self.fingerprint = run, model, optimizer, fingerprint
+        self.results: list[list[Any]] = []
+        self.steps: list[list[Any]] = []
+        self.best: list[float] = []  # val accuracy and minus val loss, of the best epoch so far
+
+    def restore(self, device: torch.device) -> int:
+        """Go back to the last whole epoch and return its number; 0, and a first save, in a new run."""
+        if not self.run.has("resume.pt"):
+            self._save(0, device)
+            return 0
+        saved = self.run.load_resume()
+        try:
+            if saved["fingerprint"] != self.fingerprint:
+                raise RunError(f"the training images are no longer those that {self.run.path} began with: train anew")
+            load_weights(self.model, saved["model"], str(self.run.path / "resume.pt"))
+            self.optimizer.load_state_dict(saved["optimizer"])
+            set_rng_state(saved["rng"], device)
+            self.results, self.steps, self.best = saved["results"], saved["steps"], saved["best"]
+            self.run.save_history(self.results, self.steps)
+            epoch: int = saved["epoch"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{self.run.path / 'resume.pt'} does not belong to this run: {error}") from None
+        return epoch
+
+    def end_epoch(self, record: dict[str, Any], device: torch.device) -> None:
+        """Note the epoch and save; without a val split the latest weights count as the best."""
+        values = record.values()
+        self.results.append(["" if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in values])
+        score = [] if record["val_loss"] is None else [record["val_accuracy"], -record["val_loss"]]
+        if not score or score > self.best:
+            self.best = score
+            self.run.save_weights("best", self.model.state_dict())
+        self._save(record["epoch"], device)
+
+    def _save(self, epoch: int, device: torch.device) -> None:
+        self.run.save_weights("last", self.model.state_dict())
+        if epoch == 0:
+            self.run.save_weights("best", self.model.state_dict())
+        self.run.save_history(self.results, self.steps)
+        # The last file written: until it stands, the epoch before it counts.
+        self.run.save_resume({
+            "epoch": epoch, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "rng": rng_state(device), "fingerprint": self.fingerprint,
+            "results": self.results, "steps": self.steps, "best": self.best,
+        })  # fmt: skip
+
+
+def _finite_mean(losses: Tensor, start: int, stop: int, epoch: int, run: Run) -> float:
+    """Mean of the losses of some steps: the only place, once a log interval, where the loop waits for the device."""
+    values = losses[start:stop].double().cpu()
+    bad = (~values.isfinite()).nonzero()
+    if len(bad):
+        raise Diverged(
+            f"the loss is {values[bad[0]].item()} at epoch {epoch}, step {start + int(bad[0]) + 1}: try a lower --lr; "
+            f"the weights of epoch {epoch - 1} are kept in {run.path / 'weights'}"
+        )
+    return values.mean().item()
+
+
+def _epoch_loss(losses: Tensor, loader: Loader, epoch: int, run: Run) -> float:
+    """Mean over images: the last batch, where smaller, counts less."""
+    _finite_mean(losses, 0, len(losses), epoch, run)
+    sizes = torch.full((len(losses),), loader.batch_size, dtype=torch.float64)
+    sizes[-1] = loader.num_images - sizes[:-1].sum()
+    return float((losses.double().cpu() * sizes).sum() / loader.num_images)
+
+
+def _validate(
+    model: Model, val: Split | None, preprocess: Preprocess, device: torch.device
+) -> tuple[float | None, float | None]:
+    """Loss and accuracy on val, or (None, None) without one."""
+    if val is None:
+        return None, None
+    logits = infer(model, val, preprocess, device)
+    loss = F.cross_entropy(logits.double(), val.labels).item()
+    return loss, (logits.argmax(dim=1) == val.labels).double().mean().item()
+
+
+def _epoch_line(record: dict[str, Any], epochs: int, left: str | None) -> str:
+    parts = [f"epoch {record['epoch']}/{epochs}: train loss {record['train_loss']:.3f}"]
+    if record["val_loss"] is not None:
+        parts += [f"val loss {record['val_loss']:.3f}", f"val accuracy {100 * record['val_accuracy']:.1f} %"]
+    parts += [f"{record['seconds']:.1f} s", f"{record['images_per_second']:,.0f} images/s"]
+    return ", ".join(parts + ([f"{left} left"] if left else []))

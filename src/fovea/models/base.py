@@ -1,0 +1,36 @@
+"""What every model may say about itself, and how one is built by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from fovea import registry
+from fovea.config import OptimConfig
+from fovea.errors import ConfigError
+
+
+class Model(nn.Module):
+    """A module from `(B, C, H, W)` standardized images to `(B, K)` logits, with two hooks that it may override."""
+
+    def init_from_data(self, images: Tensor) -> None:
+        """Set weights from `(N, C, H, W)` standardized training images; called once, before the first step."""
+
+    def param_groups(self, config: OptimConfig) -> list[dict[str, Any]]:
+        """The optimizer's parameter groups; by default one, with the config's lr and weight decay."""
+        return [{"params": list(self.parameters())}]
+
+
+def build_model(spec: str, num_classes: int, channels: int, image_size: tuple[int, int]) -> Model:
+    """Build `name[:option=value]...` for the given data, with fresh weights. Raises ConfigError."""
+    function, options = registry.model.bind(spec, num_given=3)
+    built = function(num_classes, channels, image_size, **options)
+    if not isinstance(built, Model):
+        raise ConfigError(f"model '{spec}' is a {type(built).__name__}: it must derive from fovea.models.base.Model")
+    return built
+
+
+def num_parameters(model: nn.Module) -> int:
+    """Trainable numbers in the model."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -1,0 +1,1 @@
+"""One file per recipe: a function that returns a RunConfig."""

@@ -1,0 +1,1 @@
+"""Uses of a run: predict, export, inspect, plots, report."""

@@ -1,0 +1,228 @@
+"""Pictures of a run. Each function draws one PNG from plain data, without a display."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from torch import Tensor
+
+from fovea import files
+from fovea.metrics import most_confused
+
+BLUE, ORANGE, RED, GREEN, GREY = "#2563a8", "#d97706", "#c0392b", "#2e7d4f", "#6b7280"
+_STYLE: dict[Any, Any] = {
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e5e7eb",
+    "axes.axisbelow": True, "axes.edgecolor": "#9ca3af", "axes.labelcolor": "#374151", "xtick.color": "#374151",
+    "ytick.color": "#374151", "font.size": 10, "axes.titlesize": 11, "axes.titlelocation": "left",
+    "legend.frameon": False, "figure.dpi": 100, "savefig.dpi": 160,
+}  # fmt: skip
+_MAX_LEGEND_EPOCHS = 10
+_MAX_NAMED_CLASSES = 30
+
+
+def draw_loss(path: Path, steps: Sequence[dict[str, str]]) -> None:
+    """The note's picture: running loss over mini-batches, one line an epoch."""
+    epochs = sorted({int(row["epoch"]) for row in steps})
+    colors = mpl.colormaps["viridis"](np.linspace(0, 0.9, max(1, len(epochs))))
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7, 4.2), layout="constrained")
+        axes = figure.subplots()
+        for epoch, color in zip(epochs, colors, strict=True):
+            rows = [row for row in steps if int(row["epoch"]) == epoch]
+            axes.plot(
+                [int(row["step"]) for row in rows], [float(row["loss"]) for row in rows],
+                "o-", markersize=4, color=color, label=f"epoch {epoch}",
+            )  # fmt: skip
+        axes.set(
+            xlabel="mini-batches of the epoch",
+            ylabel="running loss (cross-entropy)",
+            title="Running loss, a line an epoch",
+        )
+        if len(epochs) <= _MAX_LEGEND_EPOCHS:
+            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        else:
+            norm = mpl.colors.Normalize(epochs[0], epochs[-1])
+            figure.colorbar(mpl.cm.ScalarMappable(norm, mpl.colormaps["viridis"]), ax=axes, label="epoch")
+        _save(figure, path)
+
+
+def draw_curves(path: Path, results: Sequence[dict[str, str]], metrics: dict[str, Any] | None) -> None:
+    """Loss and accuracy over the epochs; the test split's accuracy, measured once, as a point at the end."""
+    epochs = [int(row["epoch"]) for row in results]
+    has_val = bool(results and results[0]["val_loss"])
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(9, 3.8), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        left.plot(epochs, [float(row["train_loss"]) for row in results], "o-", color=BLUE, markersize=4, label="train")
+        if has_val:
+            left.plot(
+                epochs, [float(row["val_loss"]) for row in results], "o-", color=ORANGE, markersize=4, label="val"
+            )
+            right.plot(
+                epochs, [float(row["val_accuracy"]) for row in results], "o-", color=ORANGE, markersize=4, label="val"
+            )  # fmt: skip
+        if metrics is not None and epochs:
+            low, high = metrics["accuracy_interval"]
+            error = [[metrics["accuracy"] - low], [high - metrics["accuracy"]]]
+            right.errorbar(
+                [epochs[-1]], [metrics["accuracy"]], yerr=error, fmt="s", color=GREEN, capsize=4,
+                label=f"{metrics['split']}, once, at the end: {100 * metrics['accuracy']:.1f} %",
+            )  # fmt: skip
+        if not has_val:
+            note = "no val split in this run:\n--val-fraction 0.1 draws its curve here"
+            right.text(0.03, 0.95, note, transform=right.transAxes, color=GREY, va="top")
+        left.set(xlabel="epoch", ylabel="loss (cross-entropy)", title="Loss")
+        right.set(xlabel="epoch", ylabel="accuracy", title="Accuracy")
+        right.yaxis.set_major_formatter(PercentFormatter(1))
+        right.set_ylim(*_accuracy_range(results, metrics))
+        for axes in (left, right):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.set_xlim(0.5, max([1, *epochs]) + 0.5)
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(loc="upper right" if axes is left else "lower right")
+        _save(figure, path)
+
+
+def draw_per_class(path: Path, metrics: dict[str, Any]) -> None:
+    """Accuracy of each class with its interval, best first."""
+    rows = sorted(metrics["per_class"], key=lambda row: row["accuracy"])
+    values = np.array([row["accuracy"] for row in rows])
+    low, high = (np.array([row["interval"][end] for row in rows]) for end in (0, 1))
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7, 1.2 + _row_height(len(rows)) * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        axes.barh([row["class"] for row in rows], values, color=BLUE, height=0.7)
+        axes.errorbar(
+            values, np.arange(len(rows)), xerr=[(values - low).clip(0), (high - values).clip(0)],
+            fmt="none", ecolor="#111827", capsize=2, linewidth=1,
+        )  # fmt: skip
+        axes.axvline(metrics["accuracy"], color=ORANGE, linestyle="--", label=f"all: {100 * metrics['accuracy']:.1f} %")
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
+        axes.set(xlim=(0, 1), ylim=(-0.6, len(rows) - 0.4), xlabel="accuracy, with 95 % interval")
+        axes.set_title(f"Accuracy per class ({metrics['split']})")
+        axes.grid(axis="y", visible=False)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2)
+        _save(figure, path)
+
+
+def draw_confusion(path: Path, metrics: dict[str, Any]) -> None:
+    """The confusion matrix: rows are the truth, each row's shares as colour, counts as numbers."""
+    counts = np.array(metrics["confusion"])
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
+    classes = metrics["classes"]
+    named = len(classes) <= _MAX_NAMED_CLASSES
+    side = min(11.0, 2.6 + 0.52 * len(classes)) if named else 9.0
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(side, side * 0.92), layout="constrained")
+        axes = figure.subplots()
+        image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.grid(visible=False)
+        if named:
+            ticks = np.arange(len(classes))
+            axes.set_xticks(ticks, classes, rotation=45, ha="right", rotation_mode="anchor")
+            axes.set_yticks(ticks, classes)
+            size = 9 if len(classes) <= 15 else 6
+            for row, column in zip(*counts.nonzero(), strict=True):
+                color = "white" if shares[row, column] > 0.5 else "#1f2937"
+                axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=color, fontsize=size)
+        axes.set(
+            xlabel="prediction", ylabel="truth", title=f"Confusion: images by truth and prediction ({metrics['split']})"
+        )
+        figure.colorbar(image, ax=axes, shrink=0.75, format=PercentFormatter(1), label="share of the true class")
+        _save(figure, path)
+
+
+def draw_confused_pairs(path: Path, metrics: dict[str, Any]) -> None:
+    """The most frequent mistakes."""
+    pairs = most_confused(metrics)[::-1]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7, 1.1 + 0.3 * max(1, len(pairs))), layout="constrained")
+        axes = figure.subplots()
+        bars = axes.barh(
+            [f"{truth} taken for {guess}" for truth, guess, _ in pairs], [n for _, _, n in pairs], color=RED
+        )
+        axes.bar_label(bars, padding=3, color="#374151")
+        axes.set(xlabel="images", title=f"Most confused pairs ({metrics['split']})")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.margins(x=0.08)
+        axes.grid(axis="y", visible=False)
+        _save(figure, path)
+
+
+def draw_balance(path: Path, classes: Sequence[str], counts: dict[str, list[int]]) -> None:
+    """Images per class, a colour a split."""
+    colors = {"train": BLUE, "val": ORANGE, "test": GREEN}
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7, 1.2 + _row_height(len(classes)) * len(classes)), layout="constrained")
+        axes = figure.subplots()
+        left = np.zeros(len(classes))
+        for split, values in counts.items():
+            bars = axes.barh(
+                list(classes), values, left=left, color=colors[split], height=0.7, label=f"{split}: {sum(values):,}"
+            )
+            if len(classes) <= _MAX_NAMED_CLASSES:
+                axes.bar_label(
+                    bars, labels=[f"{v:,}" if v else "" for v in values], label_type="center", color="white", fontsize=8
+                )
+            left += values
+        axes.invert_yaxis()
+        axes.set(xlabel="images", title="Images per class", ylim=(len(classes) - 0.4, -0.6))
+        axes.grid(axis="y", visible=False)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(counts), borderaxespad=0.2)
+        _save(figure, path)
+
+
+def draw_images(
+    path: Path, images: Tensor, captions: Sequence[str], title: str, wrong: Sequence[bool] | None = None
+) -> None:
+    """A grid of pictures with a caption each; wrong ones framed and captioned in red.
+
+    Args:
+        images: `(N, C, H, W) uint8`.
+    """
+    columns = min(8, len(images))
+    rows = -(-len(images) // columns)
+    lines = max(caption.count("\n") for caption in captions) + 1
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(1.25 * columns, (1.2 + 0.17 * lines) * rows + 0.4), layout="constrained")
+        grid = np.atleast_1d(figure.subplots(rows, columns)).flatten()
+        for position, axes in enumerate(grid):
+            if position < len(images):
+                mark = None if wrong is None else (RED if wrong[position] else GREEN)
+                _draw_image(axes, images[position], captions[position], mark)
+            else:
+                axes.set_axis_off()
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        _save(figure, path)
+
+
+def _draw_image(axes: Axes, image: Tensor, caption: str, mark: str | None) -> None:
+    pixels = image.permute(1, 2, 0).numpy()
+    axes.imshow(pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.grid(visible=False)
+    axes.set_title(caption, fontsize=8, loc="center", pad=3, color=RED if mark == RED else "#1f2937")
+    for spine in axes.spines.values():
+        spine.set(visible=mark is not None, color=mark or "white", linewidth=2)
+
+
+def _accuracy_range(results: Sequence[dict[str, str]], metrics: dict[str, Any] | None) -> tuple[float, float]:
+    values = [float(row["val_accuracy"]) for row in results if row["val_accuracy"]]
+    values += metrics["accuracy_interval"] if metrics else []
+    low = min(values, default=0.0)
+    return max(0.0, low - 0.1 - 0.2 * (1 - low)), min(1.005, max(values, default=1.0) + 0.05)
+
+
+def _row_height(num_rows: int) -> float:
+    return 0.32 if num_rows <= _MAX_NAMED_CLASSES else 0.17
+
+
+def _save(figure: Figure, path: Path) -> None:
+    files.write_with(path, lambda temporary: figure.savefig(temporary, format="png"))

@@ -1,0 +1,99 @@
+"""What a trained classifier says about pictures it has never seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fovea.data.preprocess import Preprocess, find_images
+from fovea.data.types import Split
+from fovea.device import pick_device
+from fovea.engine.evaluate import infer, load_model
+from fovea.errors import DataError
+from fovea.models.base import Model
+from fovea.run import Run
+
+_CHUNK = 1000  # pictures decoded before the network sees them: bounds memory for any number of files
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one picture."""
+
+    path: str
+    prediction: str
+    probability: float  # 0 to 1
+    top: tuple[dict[str, Any], ...]  # class, probability, logit (the note's "energy"); best first
+
+    def to_json(self) -> dict[str, Any]:
+        """What `fovea predict --json` prints of it."""
+        return {
+            "path": self.path,
+            "prediction": self.prediction,
+            "probability": self.probability,
+            "top": list(self.top),
+        }
+
+
+class Classifier:
+    """A trained network together with its classes and preprocessing."""
+
+    def __init__(self, model: Model, classes: Sequence[str], preprocess: Preprocess, device: torch.device) -> None:
+        self.model = model
+        self.classes = tuple(classes)
+        self.preprocess = preprocess
+        self.device = device
+
+    @staticmethod
+    def load(run: Run | str | Path, device: str = "auto") -> Classifier:
+        """Build the classifier that a run folder holds. Raises RunError."""
+        run = run if isinstance(run, Run) else Run(run)
+        chosen = pick_device(device)
+        return Classifier(load_model(run, chosen), run.info.classes, run.info.preprocess, chosen)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """`(N, C, H, W) uint8` of the model's own size to `(N, K)` float32 logits on the CPU. Raises DataError."""
+        wanted = (self.preprocess.channels, *self.preprocess.image_size)
+        if images.ndim != 4 or images.dtype != torch.uint8 or tuple(images.shape[1:]) != wanted:
+            raise DataError(
+                f"images must be (N, {', '.join(map(str, wanted))}) uint8, not {tuple(images.shape)} {images.dtype}"
+            )
+        split = Split(images, torch.zeros(len(images), dtype=torch.int64), ())
+        return infer(self.model, split, self.preprocess, self.device)
+
+    def predict(self, images: str | Path | Sequence[str | Path] | Tensor, top: int = 5) -> list[Prediction]:
+        """Classify files, folders and globs, or an `(N, C, H, W) uint8` tensor.
+
+        Args:
+            top: how many classes to name for each picture.
+        """
+        if isinstance(images, Tensor):
+            return self._answers([str(row) for row in range(len(images))], self.logits(images), top)
+        patterns = [images] if isinstance(images, (str, Path)) else list(images)
+        paths = find_images([str(pattern) for pattern in patterns])
+        answers = []
+        with ThreadPoolExecutor() as pool:
+            for start in range(0, len(paths), _CHUNK):
+                chunk = paths[start : start + _CHUNK]
+                logits = self.logits(torch.stack(list(pool.map(self.preprocess.decode, chunk))))
+                answers += self._answers([str(path) for path in chunk], logits, top)
+        return answers
+
+    def _answers(self, names: list[str], logits: Tensor, top: int) -> list[Prediction]:
+        probabilities = F.softmax(logits.double(), dim=1)
+        best = probabilities.topk(min(top, len(self.classes)), dim=1)
+        answers = []
+        for row, name in enumerate(names):
+            ranked = tuple(
+                {"class": self.classes[k], "probability": probability, "logit": logits[row, k].item()}
+                for probability, k in zip(best.values[row].tolist(), best.indices[row].tolist(), strict=True)
+            )
+            answers.append(Prediction(name, ranked[0]["class"], ranked[0]["probability"], ranked))
+        return answers

@@ -1,0 +1,136 @@
+"""The pictures of a run, and one self-contained page that tells its story."""
+
+from __future__ import annotations
+
+import base64
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+
+from fovea import files
+from fovea.data.types import Dataset
+from fovea.engine.evaluate import match_classes
+from fovea.engine.progress import clock
+from fovea.metrics import most_confused
+from fovea.run import Run, read_predictions
+from fovea.uses import plots
+from fovea.uses.inspect import draw_samples
+
+_FIRST_IMAGES = 24
+_WORST_IMAGES = 24
+_MANY_CLASSES = 20  # from here on, tables of a row a class are folded
+
+
+def draw_pictures(run: Run, dataset: Dataset, split_name: str = "test", out: Path | None = None) -> None:
+    """Draw what needs the images: samples, the first test images with their predictions, the worst mistakes."""
+    out = out or run.path
+    if split_name not in dataset.splits or not (out / "predictions.csv").is_file():
+        return
+    split = match_classes(dataset, split_name, run.info.classes, run.info.preprocess)
+    rows = read_predictions(out)
+    wrong = [row["label"] != row["prediction"] for row in rows]
+    if out == run.path:
+        draw_samples(out / "plots" / "samples.png", dataset)
+    first = list(range(min(_FIRST_IMAGES, len(rows))))
+    worst = sorted((i for i in range(len(rows)) if wrong[i]), key=lambda i: -float(rows[i]["probability"]))
+    for name, chosen, title in (
+        ("predictions", first, f"First {split_name} images: truth, then prediction with its probability"),
+        ("mistakes", worst[:_WORST_IMAGES], f"Most confident mistakes on {split_name}: truth, then prediction"),
+    ):
+        if chosen:
+            captions = [
+                f"{rows[i]['label']}\n{rows[i]['prediction']} {100 * float(rows[i]['probability']):.0f} %"
+                for i in chosen
+            ]
+            picked = split.images[torch.tensor(chosen)]
+            plots.draw_images(out / "plots" / f"{name}.png", picked, captions, title, [wrong[i] for i in chosen])
+
+
+def draw_charts(folder: Path, metrics: dict[str, Any]) -> None:
+    """Draw what needs only metrics.json."""
+    plots.draw_per_class(folder / "plots" / "per_class.png", metrics)
+    plots.draw_confusion(folder / "plots" / "confusion.png", metrics)
+    plots.draw_confused_pairs(folder / "plots" / "confused_pairs.png", metrics)
+
+
+def write_report(run: Run) -> Path:
+    """Draw the charts anew and write report.html, from the run folder alone; returns the page's path."""
+    metrics = run.metrics if run.has("metrics.json") else None
+    results, steps = run.results, run.steps
+    if steps:
+        plots.draw_loss(run.path / "plots" / "loss.png", steps)
+    if results:
+        plots.draw_curves(run.path / "plots" / "curves.png", results, metrics)
+    if metrics is not None:
+        draw_charts(run.path, metrics)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("fovea"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
+    page = environment.get_template("report.html").render(
+        run=run, config=run.config, info=run.info, metrics=metrics, results=results, environment=run.environment,
+        loss_table=_loss_table(steps), pictures=_pictures(run), confused=most_confused(metrics) if metrics else [],
+        summary=_summary(metrics), settings=_settings(run), many_classes=len(run.info.classes) > _MANY_CLASSES,
+        train_time=clock(sum(float(row["seconds"]) for row in results)), now=datetime.now().strftime("%Y-%m-%d %H:%M"),
+    )  # fmt: skip
+    path = run.path / "report.html"
+    files.write_text(path, page)
+    return path
+
+
+def _pictures(run: Run) -> dict[str, str]:
+    """Every plot as a data URI, so that the page needs no other file."""
+    return {
+        path.stem: "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+        for path in sorted((run.path / "plots").glob("*.png"))
+    }
+
+
+def _loss_table(steps: list[dict[str, str]]) -> dict[str, Any]:
+    """The note's table: a row an epoch, a column a logged step."""
+    columns = sorted({int(row["step"]) for row in steps})
+    cells = {(int(row["epoch"]), int(row["step"])): f"{float(row['loss']):.3f}" for row in steps}
+    epochs = sorted({epoch for epoch, _ in cells})
+    return {"columns": columns, "rows": [(epoch, [cells.get((epoch, c), "") for c in columns]) for epoch in epochs]}
+
+
+def _summary(metrics: dict[str, Any] | None) -> list[str]:
+    """What the figures say, in sentences."""
+    if metrics is None:
+        return ["This run has not been evaluated yet: it was stopped before its end."]
+    low, high = metrics["accuracy_interval"]
+    ranked = sorted(metrics["per_class"], key=lambda row: row["accuracy"])
+    worst, best = ranked[0], ranked[-1]
+    lines = [
+        f"Of {metrics['num_images']:,} {metrics['split']} images, {100 * metrics['accuracy']:.1f} % were recognized. "
+        f"The test images are a sample: with 95 % confidence the share among all such images lies between "
+        f"{100 * low:.1f} % and {100 * high:.1f} %. The interval knows nothing of luck in training: this is one run "
+        "with one seed.",
+        f"Best recognized is {best['class']} ({100 * best['accuracy']:.1f} %), worst {worst['class']} "
+        f"({100 * worst['accuracy']:.1f} %).",
+    ]
+    pairs = most_confused(metrics, 1)
+    if pairs:
+        truth, guess, number = pairs[0]
+        share = number / max(1, next(row["support"] for row in metrics["per_class"] if row["class"] == truth))
+        lines.append(
+            f"Most frequent mistake: {truth} taken for {guess}, {number} times ({100 * share:.1f} % of {truth})."
+        )
+    return lines
+
+
+def _settings(run: Run) -> list[tuple[str, str]]:
+    """The settings that matter to a reader, named as --set names them."""
+    config = run.config
+    return [
+        ("recipe", config.recipe), ("model", config.model), ("epochs", str(config.epochs)),
+        ("batch_size", str(config.batch_size)), ("optim.name", config.optim.name), ("optim.lr", f"{config.optim.lr:g}"),
+        ("optim.momentum", f"{config.optim.momentum:g}"), ("optim.weight_decay", f"{config.optim.weight_decay:g}"),
+        ("schedule.name", config.schedule.name), ("augment", ", ".join(config.augment) or "none"),
+        ("standardize", "by train mean and std" if config.standardize else "no: only rescaled to [-1, 1]"),
+        ("data.val_fraction", f"{config.data.val_fraction:g}"), ("seed", str(config.seed)),
+    ]  # fmt: skip

@@ -1,0 +1,105 @@
+"""Results as text for a terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from fovea.metrics import most_confused
+from fovea.uses.predict import Prediction
+
+_PAIRS = 5
+
+
+def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """A table on standard output; the first column is text, the others are figures."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="left" if position == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    # Piped, a table is as wide as it needs to be; on a terminal it folds.
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(table)
+
+
+def print_metrics(metrics: dict[str, Any], first: list[dict[str, str]]) -> None:
+    """The note's evaluation: the first images, the accuracy, the classes, and what is confused with what."""
+    print("GroundTruth: ", " ".join(f"{row['label']:5s}" for row in first))
+    print("Predicted:   ", " ".join(f"{row['prediction']:5s}" for row in first))
+    print(accuracy_line(metrics))
+    rows = [
+        [
+            row["class"],
+            _percent(row["accuracy"]),
+            f"{_percent(row['interval'][0])} to {_percent(row['interval'][1])}",
+            *(_percent(row[name]) for name in ("precision", "recall", "f1")),
+            str(row["support"]),
+        ]
+        for row in metrics["per_class"]
+    ]
+    print_table("per class (%)", ["class", "accuracy", "95 % interval", "precision", "recall", "F1", "images"], rows)
+    pairs = [[f"{truth} taken for {guess}", str(count)] for truth, guess, count in most_confused(metrics, _PAIRS)]
+    if pairs:
+        print_table("most confused", ["pair", "images"], pairs)
+
+
+def accuracy_line(metrics: dict[str, Any]) -> str:
+    """The one line that matters."""
+    low, high = metrics["accuracy_interval"]
+    return (
+        f"accuracy on the {metrics['num_images']} {metrics['split']} images: {100 * metrics['accuracy']:.2f} % "
+        f"(95 % interval {100 * low:.2f} to {100 * high:.2f})"
+    )
+
+
+def print_predictions(answers: list[Prediction]) -> None:
+    """A row a picture: the classes in order, each with its probability."""
+    top = max((len(answer.top) for answer in answers), default=0)
+    columns = ["picture", *(["prediction"] + [f"{rank}." for rank in range(2, top + 1)])]
+    rows = [[a.path, *(f"{t['class']} {100 * t['probability']:.1f} %" for t in a.top)] for a in answers]
+    print_table("", columns, rows)
+
+
+def print_inspection(facts: dict[str, Any]) -> None:
+    """What `fovea inspect` found."""
+    height, width = facts["image_size"]
+    counts = ", ".join(f"{count:,} {name}" for name, count in facts["num_images"].items())
+    print(f"{facts['name']}: {len(facts['classes'])} classes, {counts}")
+    if facts["split_by_fovea"]:
+        print(f"split off train by Fovea, stratified and seeded: {', '.join(facts['split_by_fovea'])}")
+    sizes = facts["sizes"]
+    shown = ", ".join(f"{s['width']}×{s['height']} ({s['num_images']:,})" for s in sizes[:4])
+    print(
+        f"sizes in pixels: {shown}{f' and {len(sizes) - 4} more' if len(sizes) > 4 else ''}; used at {width}×{height}"
+    )
+    print(f"modes: {', '.join(f'{mode} ({count:,})' for mode, count in facts['modes'].items())}")
+    for line in facts["skipped"]:
+        print(f"skipped {line}")
+    ranges = facts["range"]
+    print_table(
+        "value range of the training images",
+        ["as", "lowest", "highest"],
+        [
+            ["stored (uint8)", *map(str, ranges["stored"])],
+            ["ToTensor: / 255", *(f"{value:.3f}" for value in ranges["unit"])],
+            ["rescaled: (x - 0.5) / 0.5, the note's transform", *(f"{value:.3f}" for value in ranges["rescaled"])],
+            ["standardized: (x - mean) / std", *(f"{value:.3f}" for value in ranges["standardized"])],
+        ],
+    )
+    names = ["red", "green", "blue"] if facts["channels"] == 3 else ["grey"]
+    rows = [[n, f"{m:.4f}", f"{s:.4f}"] for n, m, s in zip(names, facts["mean"], facts["std"], strict=True)]
+    print_table("train statistics per channel, of [0, 1]", ["channel", "mean", "std"], rows)
+    splits = list(facts["per_class"])
+    per_class = [
+        [name, *(f"{facts['per_class'][split][row]:,}" for split in splits)]
+        for row, name in enumerate(facts["classes"])
+    ]
+    print_table("images per class", ["class", *splits], per_class)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
