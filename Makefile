@@ -9,7 +9,6 @@ export MPLCONFIGDIR ?= $(CURDIR)/$(VENV)/matplotlib
 demo: $(VENV)/.installed  ## train on handwritten digits, evaluate, write the report
 	@rm -rf runs/demo
 	@$(BIN)/fovea train digits --out runs/demo
-	@$(BIN)/fovea evaluate runs/demo
 
 test: check  ## lint, type check and run all tests
 	$(BIN)/python -m pytest -n 2

@@ -18,7 +18,7 @@ from fovea.data.loader import build_augmentations
 from fovea.data.prepare import prepare
 from fovea.data.types import Dataset
 from fovea.device import describe, hardware, pick_device
-from fovea.engine.evaluate import evaluate_split
+from fovea.engine.evaluate import evaluate_split, require_known_model
 from fovea.engine.progress import Display
 from fovea.engine.train import OnEpoch, build, fit
 from fovea.errors import ConfigError, RunError
@@ -75,6 +75,7 @@ def resume(
     run = _as_run(run)
     if not run.has("resume.pt"):
         raise RunError(f"{run.path / 'resume.pt'} is missing: this run cannot be resumed; train anew")
+    require_known_model(run)
     display = display or Display(quiet=quiet)
     dataset = _prepare(run.config.data, display, run.held_out)
     return _train_into(run, dataset, display, on_epoch)

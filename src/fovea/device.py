@@ -12,8 +12,8 @@ import torch
 
 from fovea.errors import DeviceError
 
-# Below this many pixels a step, oneDNN's fixed cost per call outweighs its faster arithmetic
-# (benchmarks/onednn_crossover.py).
+# Up to this many pixels a step, a second thread saves less than it costs: each operation lasts some microseconds,
+# and wherever another program holds a core, every one of them waits for it (benchmarks/small_steps.md).
 SMALL_STEP_PIXELS = 32 * 32 * 8
 
 
@@ -44,30 +44,30 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     if device.type == "cpu":
-        return f"cpu ({_cpu_name()}, {torch.get_num_threads()} threads)"
+        threads = torch.get_num_threads()
+        return f"cpu ({_cpu_name()}, {threads} thread{'' if threads == 1 else 's'})"
     return str(device)
 
 
 @contextlib.contextmanager
 def reproducible(device: torch.device, pixels_per_step: int) -> Iterator[None]:
-    """Within the block: deterministic kernels only, and the CPU backend that suits the size of a step.
+    """Within the block: deterministic kernels only, and one thread where a step is small.
 
     What is chosen depends on the settings alone, never on a timing, so that a repeated run repeats.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it, before its first use
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    benchmark = torch.backends.cudnn.benchmark
+    benchmark, threads = torch.backends.cudnn.benchmark, torch.get_num_threads()
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
-    one_dnn = bool(torch.backends.mkldnn.enabled)
     if device.type == "cpu" and pixels_per_step <= SMALL_STEP_PIXELS:
-        _enable_one_dnn(False)
+        torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.backends.cudnn.benchmark = benchmark
-        _enable_one_dnn(one_dnn)
+        torch.set_num_threads(threads)
 
 
 def rng_state(device: torch.device) -> dict[str, torch.Tensor]:
@@ -95,10 +95,6 @@ def hardware() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "platform": platform.platform(),
     }
-
-
-def _enable_one_dnn(enabled: bool) -> None:
-    setattr(torch.backends.mkldnn, "enabled", enabled)  # noqa: B010  (a property that torch types as something else)
 
 
 def _cpu_name() -> str:

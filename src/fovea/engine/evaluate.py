@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fovea import files
+from fovea import files, registry
 from fovea.data.loader import Loader
 from fovea.data.preprocess import Preprocess
 from fovea.data.types import Dataset, Split
-from fovea.errors import DataError
+from fovea.errors import DataError, RunError
 from fovea.metrics import compute_metrics
 from fovea.models.base import Model, build_model
 from fovea.run import PREDICTIONS_COLUMNS, Run, load_weights
@@ -34,9 +34,18 @@ def infer(model: nn.Module, split: Split, preprocess: Preprocess, device: torch.
 def load_model(run: Run, device: torch.device, which: str = "best") -> Model:
     """The run's network with its `best` or `last` weights, in evaluation mode. Raises RunError."""
     info = run.info
-    model = build_model(info.model, len(info.classes), info.preprocess.channels, info.preprocess.image_size)
+    require_known_model(run)
+    with torch.random.fork_rng([]):  # its first weights are overwritten, but cost random numbers
+        model = build_model(info.model, len(info.classes), info.preprocess.channels, info.preprocess.image_size)
     load_weights(model, run.weights(which), str(run.path / "weights" / f"{which}.safetensors"))
     return model.to(device).eval()
+
+
+def require_known_model(run: Run) -> None:
+    """Raise RunError where the run's network came from a plugin that has not been loaded."""
+    name = run.info.model.partition(":")[0]
+    if name not in registry.model.names():
+        raise RunError(f"{run.path} needs the model '{name}', which is not part of Fovea: give its file with --plugin")
 
 
 def evaluate_split(run: Run, dataset: Dataset, split_name: str, device: torch.device, out: Path) -> dict[str, Any]:

@@ -29,8 +29,9 @@ OnEpoch = Callable[[dict[str, Any]], None]
 
 def build(config: RunConfig, dataset: Dataset) -> tuple[Model, ModelInfo]:
     """The network with its first weights, and all that a later program must know of it. Raises FoveaError."""
-    torch.manual_seed(config.seed)
-    model = build_model(config.model, len(dataset.classes), dataset.channels, dataset.image_size)
+    with torch.random.fork_rng([]):  # the caller's random numbers stay as they were
+        torch.manual_seed(config.seed)
+        model = build_model(config.model, len(dataset.classes), dataset.channels, dataset.image_size)
     half = (0.5,) * dataset.channels  # [0, 1] to [-1, 1], the note's transform
     mean, std = statistics(dataset.train.images) if config.standardize else (half, half)
     preprocess = Preprocess(dataset.image_size, dataset.channels, mean, std)

@@ -37,6 +37,6 @@ def _conv(before: int, after: int) -> nn.Sequential:
 
 
 @model
-def convnet(num_classes: int, channels: int, image_size: tuple[int, int], width: int = 32) -> Model:
+def convnet(num_classes: int, channels: int, image_size: tuple[int, int], width: int = 16) -> Model:
     """A small batch-normalized convolutional network for images of any size."""
     return ConvNet(num_classes, channels, image_size, width)

@@ -8,8 +8,8 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
@@ -80,7 +80,7 @@ def draw_curves(path: Path, results: Sequence[dict[str, str]], metrics: dict[str
             right.text(0.03, 0.95, note, transform=right.transAxes, color=GREY, va="top")
         left.set(xlabel="epoch", ylabel="loss (cross-entropy)", title="Loss")
         right.set(xlabel="epoch", ylabel="accuracy", title="Accuracy")
-        right.yaxis.set_major_formatter(PercentFormatter(1))
+        right.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         right.set_ylim(*_accuracy_range(results, metrics))
         for axes in (left, right):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -104,7 +104,7 @@ def draw_per_class(path: Path, metrics: dict[str, Any]) -> None:
             fmt="none", ecolor="#111827", capsize=2, linewidth=1,
         )  # fmt: skip
         axes.axvline(metrics["accuracy"], color=ORANGE, linestyle="--", label=f"all: {100 * metrics['accuracy']:.1f} %")
-        axes.xaxis.set_major_formatter(PercentFormatter(1))
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.set(xlim=(0, 1), ylim=(-0.6, len(rows) - 0.4), xlabel="accuracy, with 95 % interval")
         axes.set_title(f"Accuracy per class ({metrics['split']})")
         axes.grid(axis="y", visible=False)
@@ -135,7 +135,9 @@ def draw_confusion(path: Path, metrics: dict[str, Any]) -> None:
         axes.set(
             xlabel="prediction", ylabel="truth", title=f"Confusion: images by truth and prediction ({metrics['split']})"
         )
-        figure.colorbar(image, ax=axes, shrink=0.75, format=PercentFormatter(1), label="share of the true class")
+        figure.colorbar(
+            image, ax=axes, shrink=0.75, format=PercentFormatter(1, decimals=0), label="share of the true class"
+        )
         _save(figure, path)
 
 
@@ -184,33 +186,41 @@ def draw_images(
 ) -> None:
     """A grid of pictures with a caption each; wrong ones framed and captioned in red.
 
+    All pictures share one axes, in units of a picture's height: an axes for each would take seconds to draw.
+
     Args:
         images: `(N, C, H, W) uint8`.
     """
     columns = min(8, len(images))
     rows = -(-len(images) // columns)
+    height, width = images.shape[2:]
     lines = max(caption.count("\n") for caption in captions) + 1
+    gap, line = 0.08, 0.14  # between pictures, and a line of a caption
+    across, down = width / height + gap, 1 + gap + line * lines
+    inches = min(1.6, 10 / (columns * across))  # for a picture's height
+    total = max(columns * across, 4 / inches)  # the title needs some room even above one picture
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(1.25 * columns, (1.2 + 0.17 * lines) * rows + 0.4), layout="constrained")
-        grid = np.atleast_1d(figure.subplots(rows, columns)).flatten()
-        for position, axes in enumerate(grid):
-            if position < len(images):
-                mark = None if wrong is None else (RED if wrong[position] else GREEN)
-                _draw_image(axes, images[position], captions[position], mark)
-            else:
-                axes.set_axis_off()
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        figure = Figure(figsize=(total * inches, (rows * down + 0.3) * inches))
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        axes.text(gap / 2, -0.12, title, fontsize=11, va="center")
+        for position, (image, caption) in enumerate(zip(images, captions, strict=True)):
+            left = position % columns * across + gap / 2
+            top = position // columns * down + line * lines + 0.04
+            color = "#1f2937" if wrong is None or not wrong[position] else RED
+            pixels = image.permute(1, 2, 0).numpy()
+            axes.imshow(
+                pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels, interpolation="nearest",
+                extent=(left, left + width / height, top + 1, top), aspect="auto",
+            )  # fmt: skip
+            axes.text(left + width / height / 2, top - 0.03, caption, fontsize=8, ha="center", va="bottom",
+                      color=color, linespacing=1.05)  # fmt: skip
+            if wrong is not None:
+                frame = Rectangle((left, top), width / height, 1, fill=False, linewidth=2.5)
+                frame.set_edgecolor(RED if wrong[position] else GREEN)
+                axes.add_patch(frame)
+        axes.set(xlim=(0, total), ylim=(rows * down, -0.3))
         _save(figure, path)
-
-
-def _draw_image(axes: Axes, image: Tensor, caption: str, mark: str | None) -> None:
-    pixels = image.permute(1, 2, 0).numpy()
-    axes.imshow(pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels, interpolation="nearest")
-    axes.set(xticks=[], yticks=[])
-    axes.grid(visible=False)
-    axes.set_title(caption, fontsize=8, loc="center", pad=3, color=RED if mark == RED else "#1f2937")
-    for spine in axes.spines.values():
-        spine.set(visible=mark is not None, color=mark or "white", linewidth=2)
 
 
 def _accuracy_range(results: Sequence[dict[str, str]], metrics: dict[str, Any] | None) -> tuple[float, float]:

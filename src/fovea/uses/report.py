@@ -19,6 +19,7 @@ from fovea.run import Run, read_predictions
 from fovea.uses import plots
 from fovea.uses.inspect import draw_samples
 
+_CSS_PIXELS = 0.58  # per pixel of a plot: its type comes out as large as the page's
 _FIRST_IMAGES = 24
 _WORST_IMAGES = 24
 _MANY_CLASSES = 20  # from here on, tables of a row a class are folded
@@ -82,12 +83,15 @@ def write_report(run: Run) -> Path:
     return path
 
 
-def _pictures(run: Run) -> dict[str, str]:
-    """Every plot as a data URI, so that the page needs no other file."""
-    return {
-        path.stem: "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-        for path in sorted((run.path / "plots").glob("*.png"))
-    }
+def _pictures(run: Run) -> dict[str, dict[str, Any]]:
+    """Every plot as a data URI, so that the page needs no other file, with its width in CSS pixels."""
+    pictures = {}
+    for path in sorted((run.path / "plots").glob("*.png")):
+        data = path.read_bytes()
+        width = int.from_bytes(data[16:20], "big")  # of the PNG's header
+        uri = "data:image/png;base64," + base64.b64encode(data).decode()
+        pictures[path.stem] = {"uri": uri, "width": round(width * _CSS_PIXELS)}
+    return pictures
 
 
 def _loss_table(steps: list[dict[str, str]]) -> dict[str, Any]:
