@@ -9,6 +9,7 @@ Each writes its report, with every raw run, to benchmarks/tutorial_<what>.md. Ev
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import resource
@@ -141,12 +142,13 @@ def report_accuracy() -> str:
     values = [100 * run["accuracy"] for run in runs]
     return "\n".join([
         "# Accuracy of the tutorial recipe", "", header("accuracy"), "",
-        "`fovea train cifar10 --recipe tutorial`, 5 epochs on all 50,000 training images, tested once on the 10,000 test "
-        "images (one view each). The note reports 61 %. Largest gap: the largest difference of a running loss to the "
+        "`fovea train cifar10 --recipe tutorial`, 5 epochs on all 50,000 training images, tested once on the "
+        "10,000 test images (one view each). The note reports 61 %. Largest gap: the largest difference of a running loss to the "
         "note's table from epoch 2 on.", "",
         "| seed | test accuracy | 95 % interval (Wilson) | largest gap | training s | peak memory MB |",
         "| --- | --- | --- | --- | --- | --- |", *rows, "",
-        f"Mean {statistics.mean(values):.2f} %, standard deviation {statistics.stdev(values):.2f} over {len(values)} seeds.",
+        f"Mean {statistics.mean(values):.2f} %, standard deviation {statistics.stdev(values):.2f} "
+        f"over {len(values)} seeds.",
         "", "## Running losses", "", *losses,
     ])  # fmt: skip
 
@@ -174,13 +176,9 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     words = parser.parse_args()
     if words.one:
-        one = words.one
-        result = (
-            measure_seed(int(one[4:]))
-            if one.startswith("seed")
-            else {"note": measure_note, "fovea": measure_fovea}[one]()
-        )
-        print(json.dumps(result))
+        measure = {"note": measure_note, "fovea": measure_fovea}
+        measure |= {f"seed{seed}": functools.partial(measure_seed, seed) for seed in SEEDS}
+        print(json.dumps(measure[words.one]()))
     elif words.what:
         text = report_speed() if words.what == "speed" else report_accuracy()
         (HERE / f"tutorial_{words.what}.md").write_text(text, encoding="utf-8")
