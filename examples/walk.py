@@ -16,5 +16,4 @@ run = fovea.train(dataset, recipe)  # no `if __name__ == "__main__"`: there are 
 test = dataset.splits["test"]
 for label, answer in zip(test.labels[:4], fovea.load(run).predict(test.images[:4]), strict=True):
     print(f"truth: {dataset.classes[label]:8}  prediction: {answer.prediction:8}  {answer.probability:.1%}")
-print(f"accuracy on the {len(test)} test images: {fovea.evaluate(run)['accuracy']:.2%}")
-print(f"weights: {fovea.export(run)}\nreport: {fovea.report(run)}")
+print(f"test accuracy: {fovea.evaluate(run)['accuracy']:.2%}", fovea.export(run), fovea.report(run), sep="\n")

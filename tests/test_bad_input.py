@@ -356,8 +356,9 @@ def test_what_is_no_run_folder_is_refused(fovea: Fovea, command: str, there: boo
 def test_a_run_that_names_an_unknown_model_says_so(fovea: Fovea, tiny_run: Path) -> None:
     value = json.loads((tiny_run / "model.json").read_text())
     (tiny_run / "model.json").write_text(json.dumps({**value, "model": "of-a-plugin"}))
+    picture = noise(Path("x.png"))
     with nothing_written():
-        assert_refused(fovea("predict", tiny_run, noise(Path("x.png"))), "of-a-plugin", "tiny", "--plugin")
+        assert_refused(fovea("predict", tiny_run, picture), "of-a-plugin", "tiny", "--plugin")
 
 
 # -- weights -------------------------------------------------------------------------------------------------------

@@ -46,9 +46,9 @@ def test_all_wrong_settings_are_named_at_once() -> None:
 
 
 def test_damaged_config_file() -> None:
-    with pytest.raises(RunError, match="config.yaml cannot be read"):
+    with pytest.raises(RunError, match="config.yaml is damaged"):
         RunConfig.from_yaml("epochs: [", "config.yaml")
-    with pytest.raises(RunError, match="config.yaml cannot be read"):
+    with pytest.raises(RunError, match="config.yaml is damaged"):
         RunConfig.from_yaml(yaml.safe_dump({"recipe": "x"}), "config.yaml")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,17 +13,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fovea import files, registry
-from fovea.config import DataConfig, RunConfig, everyday_settings
-from fovea.data.loader import build_augmentations
-from fovea.data.prepare import prepare
+from fovea.config import DataConfig, RunConfig, everyday_settings, validated
+from fovea.data.loader import Loader, build_augmentations
+from fovea.data.prepare import HeldOut, prepare
 from fovea.data.types import Dataset
 from fovea.device import describe, hardware, pick_device
-from fovea.engine.evaluate import evaluate_split, require_known_model
+from fovea.engine.evaluate import evaluate_split, untrained_model
 from fovea.engine.progress import Display
 from fovea.engine.train import OnEpoch, build, fit
-from fovea.errors import ConfigError, RunError
-from fovea.run import Run, create_run
+from fovea.errors import ConfigError, RunError, nearest
+from fovea.models.base import Model
+from fovea.run import ModelInfo, Run, create_run
 from fovea.uses.predict import Classifier
 from fovea.uses.report import draw_charts, draw_pictures, write_report
 
@@ -59,13 +63,20 @@ def train(
     display = display or Display(quiet=quiet)
     dataset = data if isinstance(data, Dataset) else _prepare(config.data, display)
     display.say(str(dataset))
-    build(config, dataset)  # an unfit model or unfit weights say so before there is a folder
+    model, info = build(config, dataset)
+    _try_augmentations(config, dataset, info)
     path = create_run(str(out) if out is not None else None, f"{folder_name(name)}-{recipe}")
-    files.write_text(path / "config.yaml", config.to_yaml())
-    files.write_json(path / "environment.json", _environment(config, describe(device)))
-    if dataset.held_out:
-        files.write_json(path / "split.json", dataset.held_out)
-    return _train_into(Run(path), dataset, display, on_epoch)
+    try:
+        files.write_text(path / "config.yaml", config.to_yaml())
+        files.write_json(path / "environment.json", _environment(config, describe(device)))
+        if dataset.held_out:
+            files.write_json(path / "split.json", dataset.held_out)
+        run = Run(path)
+        run.save_info(info)
+        return _train_into(run, dataset, model, display, on_epoch)
+    finally:
+        if not (path / "resume.pt").exists():  # not even the first weights could be saved
+            shutil.rmtree(path)
 
 
 def resume(
@@ -75,10 +86,10 @@ def resume(
     run = _as_run(run)
     if not run.has("resume.pt"):
         raise RunError(f"{run.path / 'resume.pt'} is missing: this run cannot be resumed; train anew")
-    require_known_model(run)
+    model = untrained_model(run)
     display = display or Display(quiet=quiet)
-    dataset = _prepare(run.config.data, display, run.held_out)
-    return _train_into(run, dataset, display, on_epoch)
+    dataset = _prepare(run.config.data, display, run)
+    return _train_into(run, dataset, model, display, on_epoch)
 
 
 def evaluate(
@@ -124,19 +135,24 @@ def folder_name(name: str) -> str:
     return Path(name.partition(":")[0]).resolve().name if Path(name).is_dir() else name.partition(":")[0]
 
 
-def _train_into(run: Run, dataset: Dataset, display: Display, on_epoch: OnEpoch | None) -> Run:
-    model, info = build(run.config, dataset)
-    run.save_info(info)
+def _train_into(run: Run, dataset: Dataset, model: Model, display: Display, on_epoch: OnEpoch | None) -> Run:
     try:
-        fit(run, dataset, model, info, display, on_epoch)
+        fit(run, dataset, model, display, on_epoch)
         if "test" in dataset.splits:
             evaluate_split(run, dataset, "test", pick_device(run.config.device), run.path)
             draw_pictures(run, dataset)
         write_report(run)
     except KeyboardInterrupt:
-        print(f"\nstopped; go on with: fovea train --resume {shlex.quote(str(run.path))}", file=sys.stderr)
+        if run.has("resume.pt"):
+            print(f"\nstopped; go on with: fovea train --resume {shlex.quote(str(run.path))}", file=sys.stderr)
         raise
     return run
+
+
+def _try_augmentations(config: RunConfig, dataset: Dataset, info: ModelInfo) -> None:
+    """Run them once on two images: what does not fit the images says so before there is a run folder."""
+    few = dataset.train.take(torch.arange(2))
+    next(Loader(few, info.preprocess, 2, torch.device("cpu"), augment=config.augment).epoch())
 
 
 def _evaluation_data(run: Run, data: str | Dataset | None, data_dir: str | None, display: Display) -> Dataset:
@@ -144,12 +160,14 @@ def _evaluation_data(run: Run, data: str | Dataset | None, data_dir: str | None,
         return data
     place = {"data_dir": data_dir} if data_dir else {}
     if data is None:
-        return _prepare(run.config.data.model_copy(update=place), display, run.held_out)
+        return _prepare(run.config.data.model_copy(update=place), display, run)
     own_size = run.info.preprocess.image_size[0]
     return _prepare(_data_config(data, {**place, "image_size": own_size}), display)
 
 
-def _prepare(config: DataConfig, display: Display, held_out: dict[str, list[str]] | None = None) -> Dataset:
+def _prepare(config: DataConfig, display: Display, run: Run | None = None) -> Dataset:
+    held_out = HeldOut(run.held_out, str(run.path / "split.json")) if run is not None else None
+
     def progress(done: int, total: int) -> None:
         if done == 1:
             display.start(total)
@@ -165,8 +183,8 @@ def _prepare(config: DataConfig, display: Display, held_out: dict[str, list[str]
 def _data_config(name: str, options: dict[str, Any]) -> DataConfig:
     unknown = [option for option in options if option not in DataConfig.model_fields]
     if unknown:
-        raise ConfigError(f"unknown option '{unknown[0]}' of load_data: there are {', '.join(DataConfig.model_fields)}")
-    return DataConfig(name=name, **options)
+        raise ConfigError(f"unknown option '{unknown[0]}' of load_data{nearest(unknown[0], DataConfig.model_fields)}")
+    return validated(DataConfig, {"name": name, **options})
 
 
 def _environment(config: RunConfig, device: str) -> dict[str, Any]:

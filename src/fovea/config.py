@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,7 +13,10 @@ from fovea.errors import ConfigError, RunError, nearest
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+PartT = TypeVar("PartT", bound=_Part)
 
 
 class DataConfig(_Part):
@@ -76,7 +79,7 @@ class RunConfig(_Part):
             for parent in parents:
                 branch = branch[parent]
             branch[last] = _typed(value, branch[last])
-        return _validated(tree)
+        return validated(RunConfig, tree)
 
     def to_yaml(self) -> str:
         """The text of config.yaml."""
@@ -84,11 +87,18 @@ class RunConfig(_Part):
 
     @staticmethod
     def from_yaml(text: str, where: str) -> RunConfig:
-        """Read config.yaml. Raises RunError."""
+        """Read config.yaml, which names every setting. Raises RunError."""
         try:
-            return _validated(yaml.safe_load(text))
-        except (yaml.YAMLError, ConfigError) as error:
-            raise RunError(f"{where} cannot be read: {_one_line(error)}") from None
+            tree = yaml.safe_load(text)
+            config = validated(RunConfig, tree)
+            if not text.endswith("\n"):  # `device: cuda` cut short may still be a device
+                raise ConfigError("cut short")
+        except (yaml.YAMLError, ConfigError):
+            raise RunError(f"{where} is damaged: restore it, or train anew") from None
+        lacking = [path for path in _paths(config.model_dump()) if path not in _paths(tree)]
+        if lacking:  # a default could differ from what was run
+            raise RunError(f"{where} is damaged (lacks {lacking[0]}): restore it, or train anew")
+        return config
 
 
 # The settings that have an option, and a keyword in Python, of their own.
@@ -143,9 +153,10 @@ def _typed(value: Any, before: Any) -> Any:
     return value if isinstance(loaded, str) else loaded
 
 
-def _validated(tree: Any) -> RunConfig:
+def validated(part: type[PartT], tree: Any) -> PartT:
+    """Build a part of the config from plain data. Raises ConfigError naming every bad value."""
     try:
-        return RunConfig.model_validate(tree)
+        return part.model_validate(tree)
     except ValidationError as error:
         parts = [f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
         raise ConfigError("; ".join(parts)) from None
@@ -156,7 +167,3 @@ def _paths(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
     for key, value in tree.items():
         found += _paths(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
     return found
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

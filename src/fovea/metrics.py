@@ -10,6 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+METRICS_KEYS = (
+    "accuracy", "accuracy_interval", "num_images", "loss", "per_class", "confusion", "classes", "split", "views",
+)  # fmt: skip
 Z_95 = 1.959963984540054  # the normal distribution's 97.5 % point
 
 

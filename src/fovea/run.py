@@ -13,7 +13,9 @@ plots/*.png  report.html            pictures of the above
 from __future__ import annotations
 
 import csv
+import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,18 +23,20 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from fovea import files
 from fovea.config import RunConfig
 from fovea.data.preprocess import Preprocess
 from fovea.errors import RunError
+from fovea.metrics import METRICS_KEYS
 
 FORMAT = 1  # of the run folder; raised when an older Fovea could not read a newer folder
 RESULTS_COLUMNS = ("epoch", "train_loss", "val_loss", "val_accuracy", "lr", "seconds", "images_per_second")
 STEPS_COLUMNS = ("epoch", "step", "loss")
+ENVIRONMENT_KEYS = ("versions", "device", "hardware", "seed", "git_commit", "command", "started")
 PREDICTIONS_COLUMNS = ("path", "label", "prediction", "probability", "label_probability")
+_TEXT_COLUMNS = ("path", "label", "prediction")
 
 
 @dataclass(frozen=True)
@@ -84,26 +88,23 @@ class Run:
                 Preprocess.from_json(value["preprocess"]),
                 value["num_parameters"],
             )
-        except (KeyError, TypeError) as error:
-            raise _damaged(self.path / "model.json", f"lacks {error}") from None
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(self.path / "model.json", f"{type(error).__name__}: {error}") from None
 
     @property
     def environment(self) -> dict[str, Any]:
         """Versions, hardware, command line."""
-        value: dict[str, Any] = self._json("environment.json")
-        return value
+        return self._table("environment.json", ENVIRONMENT_KEYS)
 
     @property
     def metrics(self) -> dict[str, Any]:
         """The test split's figures."""
-        value: dict[str, Any] = self._json("metrics.json")
-        return value
+        return self._table("metrics.json", METRICS_KEYS)
 
     @property
     def held_out(self) -> dict[str, list[str]]:
         """The ids that were held out when the data was split; empty where the data came split."""
-        value: dict[str, list[str]] = self._json("split.json") if self.has("split.json") else {}
-        return value
+        return self._table("split.json", ()) if self.has("split.json") else {}
 
     @property
     def results(self) -> list[dict[str, str]]:
@@ -121,13 +122,16 @@ class Run:
 
     def weights(self, which: str = "best") -> dict[str, Tensor]:
         """The tensors of `best` or `last`, on the CPU."""
-        return read_weights(self.path / "weights" / f"{which}.safetensors")
+        try:
+            return read_weights(self.path / "weights" / f"{which}.safetensors")
+        except RunError as error:
+            raise RunError(f"{error}: restore it, or train anew") from None
 
     def save_weights(self, which: str, state: dict[str, Tensor]) -> None:
         """Write weights/`which`.safetensors."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         path = self.path / "weights" / f"{which}.safetensors"
-        files.write_with(path, lambda temporary: safetensors.torch.save_file(tensors, temporary))
+        files.write_bytes(path, safetensors.torch.save(tensors))
 
     def save_info(self, info: ModelInfo) -> None:
         """Write model.json."""
@@ -147,7 +151,9 @@ class Run:
 
     def save_resume(self, state: dict[str, Any]) -> None:
         """Write resume.pt: tensors, numbers and texts only."""
-        files.write_with(self.path / "resume.pt", lambda temporary: torch.save(state, temporary))
+        data = io.BytesIO()
+        torch.save(state, data)
+        files.write_bytes(self.path / "resume.pt", data.getvalue())
 
     def load_resume(self) -> dict[str, Any]:
         """Read resume.pt, never unpickling code. Raises RunError."""
@@ -158,7 +164,8 @@ class Run:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             return state
         except Exception as error:  # torch raises many kinds for a file that was cut short or is no such file
-            raise RunError(f"{path} is damaged and cannot be resumed from: {_first_line(error)}") from None
+            kind = type(error).__name__
+            raise RunError(f"{path} is damaged or cut short ({kind}): restore it, or train anew") from None
 
     def _text(self, name: str) -> str:
         return _read_text(self.path / name)
@@ -168,6 +175,14 @@ class Run:
             return json.loads(self._text(name))
         except json.JSONDecodeError as error:
             raise _damaged(self.path / name, str(error)) from None
+
+    def _table(self, name: str, keys: Sequence[str]) -> dict[str, Any]:
+        """A JSON object that has at least these keys."""
+        value = self._json(name)
+        lacking = [key for key in keys if not isinstance(value, dict) or key not in value]
+        if lacking or not isinstance(value, dict):
+            raise _damaged(self.path / name, f"lacks {lacking[0]}" if lacking else "is no object")
+        return value
 
 
 def read_predictions(folder: Path) -> list[dict[str, str]]:
@@ -183,7 +198,10 @@ def create_run(out: str | None, name: str) -> Path:
             raise RunError(
                 f"--out {out} is there already and is never overwritten: name another, or go on with --resume {out}"
             )
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"--out {out} cannot be made: {error.strerror}; name another") from None
         return path
     number = 1
     while True:
@@ -205,12 +223,12 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        if not isinstance(error, SafetensorError) and "weights_only" in str(error):
+    except Exception as error:  # torch and safetensors raise many kinds
+        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
             raise RunError(
                 f"{path} holds more than tensors, and Fovea never runs code from a file: save a state_dict"
             ) from None
-        raise RunError(f"{path} is damaged or no weights file: {_first_line(error)}") from None
+        raise RunError(f"{path} is damaged, cut short, or no weights file") from None
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise RunError(f"{path} holds no plain state_dict: save one with torch.save(net.state_dict(), ...)")
     return state
@@ -237,24 +255,34 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise RunError(f"{path} is missing: the run folder is not whole") from None
+        raise RunError(f"{path} is missing from the run folder: restore it, or train anew") from None
     except (OSError, UnicodeDecodeError) as error:
         raise _damaged(path, str(error)) from None
 
 
 def _read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    reader = csv.DictReader(_read_text(path).splitlines())
+    text = _read_text(path)
+    reader = csv.DictReader(io.StringIO(text))
     if tuple(reader.fieldnames or ())[: len(columns)] != columns:
         raise _damaged(path, f"its columns are not {', '.join(columns)}")
     rows = list(reader)
-    if any(None in row or None in row.values() for row in rows):
+    if not text.endswith("\n") or any(None in row or None in row.values() for row in rows):
         raise _damaged(path, "a row is cut short")
+    for row in rows:
+        for column in columns:
+            if column not in _TEXT_COLUMNS and not _is_number(row[column]):
+                raise _damaged(path, f"'{row[column]}' in column {column} is no number")
     return rows
+
+
+def _is_number(text: str) -> bool:
+    """Empty counts: no val split, no val_loss."""
+    try:
+        float(text or 0)
+    except ValueError:
+        return False
+    return True
 
 
 def _damaged(path: Path, why: str) -> RunError:
     return RunError(f"{path} is damaged ({why}): restore it, or train anew")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200]

@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,13 +22,19 @@ DEFAULT_IMAGE_SIZE = 32
 Progress = Callable[[int, int], None]
 
 
-def prepare(
-    config: DataConfig, held_out: Mapping[str, Sequence[str]] | None = None, progress: Progress | None = None
-) -> Dataset:
+@dataclass(frozen=True)
+class HeldOut:
+    """Which images an earlier run kept apart."""
+
+    ids: Mapping[str, Sequence[str]]  # per split
+    where: str  # the file that says so, for messages
+
+
+def prepare(config: DataConfig, held_out: HeldOut | None = None, progress: Progress | None = None) -> Dataset:
     """Load, decode, check and split a data set. Raises DataError.
 
     Args:
-        held_out: ids per split as an earlier run saved them; without it, missing splits are drawn anew.
+        held_out: the splits that an earlier run drew; without it, missing splits are drawn anew.
         progress: called with (decoded, of how many) while pictures are decoded.
     """
     raw = _find(config)
@@ -45,7 +52,7 @@ def prepare(
         names = "; ".join(itertools.islice(facts.skipped.values(), 3))
         more = f" (and {len(facts.skipped) - 3} more)" if len(facts.skipped) > 3 else ""
         raise DataError(f"cannot decode {names}{more}: mend or remove them, or go on without them by --skip-bad")
-    _check(config.name, raw.classes, splits)
+    _check(config.name, raw.classes, splits, len(facts.skipped))
     made = _hold_out(splits, config, held_out)
     return Dataset(config, raw.classes, {n: splits[n] for n in SPLITS if n in splits}, facts, made)
 
@@ -99,22 +106,21 @@ def _decoded(raw: RawSplit, size: tuple[int, int], facts: FileFacts, tick: Calla
     return whole if len(kept) == len(labels) else whole.take(torch.tensor(kept, dtype=torch.int64))
 
 
-def _check(name: str, classes: tuple[str, ...], splits: dict[str, Split]) -> None:
+def _check(name: str, classes: tuple[str, ...], splits: dict[str, Split], num_skipped: int) -> None:
+    skipped = f" ({num_skipped} that cannot be decoded left out)" if num_skipped else ""
     if "train" not in splits or not len(splits["train"]):
-        raise DataError(f"{name} holds no images to train on")
+        raise DataError(f"{name} holds no images to train on{skipped}")
     if len(classes) < 2:
         raise DataError(f"{name} has only the class '{classes[0]}': a classifier needs at least two")
     for class_name, count in zip(classes, splits["train"].counts(len(classes)), strict=True):
         if count < 2:
             raise DataError(
-                f"class '{class_name}' of {name} has {count} training image{'' if count == 1 else 's'}: "
+                f"class '{class_name}' of {name} has {count} training image{'' if count == 1 else 's'}{skipped}: "
                 "each class needs at least 2; add some, or move the class away"
             )
 
 
-def _hold_out(
-    splits: dict[str, Split], config: DataConfig, held_out: Mapping[str, Sequence[str]] | None
-) -> dict[str, list[str]]:
+def _hold_out(splits: dict[str, Split], config: DataConfig, held_out: HeldOut | None) -> dict[str, list[str]]:
     """Split `test`, then `val`, off `train` where the data lacks them; returns their ids."""
     fractions = {"test": config.test_fraction, "val": config.val_fraction}
     made: dict[str, list[str]] = {}
@@ -125,7 +131,7 @@ def _hold_out(
         if held_out is None:
             chosen = stratified(train.labels, fraction, config.split_seed + (name == "val"))
         else:
-            chosen = _rows_of(train, held_out.get(name, ()), name)
+            chosen = _rows_of(train, held_out, name)
         mask = torch.zeros(len(train), dtype=torch.bool)
         mask[chosen] = True
         splits[name], splits["train"] = train.take(chosen), train.take((~mask).nonzero().flatten())
@@ -148,9 +154,15 @@ def stratified(labels: Tensor, fraction: float, seed: int) -> Tensor:
     return torch.cat(chosen).sort().values
 
 
-def _rows_of(train: Split, ids: Sequence[str], name: str) -> Tensor:
+def _rows_of(train: Split, held_out: HeldOut, name: str) -> Tensor:
+    if name not in held_out.ids:
+        raise DataError(f"{held_out.where} does not name the {name} split that was held out: restore it, or train anew")
     position = {image_id: row for row, image_id in enumerate(train.ids)}
+    ids = held_out.ids[name]
     missing = [image_id for image_id in ids if image_id not in position]
     if missing:
-        raise DataError(f"{len(missing)} images of the run's {name} split are gone, the first is {missing[0]}")
+        raise DataError(
+            f"{len(missing)} images of the run's {name} split are gone, the first is {missing[0]}: "
+            "put them back, or train anew"
+        )
     return torch.tensor(sorted(position[image_id] for image_id in ids), dtype=torch.int64)

@@ -45,8 +45,10 @@ class Preprocess:
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> Preprocess:
-        """Undo `to_json`. Raises KeyError or TypeError where parts are missing."""
-        return Preprocess(tuple(value["image_size"]), value["channels"], tuple(value["mean"]), tuple(value["std"]))
+        """Undo `to_json`. Raises KeyError, TypeError or ValueError where a part is missing or no number."""
+        height, width = map(int, value["image_size"])
+        mean, std = (tuple(map(float, value[name])) for name in ("mean", "std"))
+        return Preprocess((height, width), int(value["channels"]), mean, std)
 
 
 def to_unit(images: Tensor) -> Tensor:
@@ -106,7 +108,10 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
             files = [path]
         else:
             start = Path(path.anchor) if path.is_absolute() else Path()
-            files = sorted(p for p in start.glob(str(path.relative_to(path.anchor))) if p.is_file())
+            try:
+                files = sorted(p for p in start.glob(str(path.relative_to(path.anchor))) if p.is_file())
+            except ValueError as error:
+                raise DataError(f"{pattern}: no pattern that names files ({error})") from None
             if not files:
                 raise DataError(f"{pattern}: no such file, folder or match")
         found += files
@@ -115,7 +120,9 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
 
 def list_files(folder: Path) -> list[Path]:
     """Every file below `folder`, sorted, without hidden ones and those that file managers leave."""
-    files = (p for p in folder.rglob("*") if p.is_file() and p.name not in ("Thumbs.db", "desktop.ini"))
+    # A link that leads nowhere counts as a file, so that it is named rather than passed over.
+    found = (p for p in folder.rglob("*") if p.is_file() or (p.is_symlink() and not p.exists()))
+    files = (p for p in found if p.name not in ("Thumbs.db", "desktop.ini"))
     return sorted(p for p in files if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
@@ -123,7 +130,8 @@ def _flatten(image: Image.Image, mode: str) -> Image.Image:
     """To `mode`: transparency onto white, 16-bit and float levels down to 8 bits."""
     if image.mode.startswith(("I", "F")):
         levels = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if levels.max(initial=0) > 255 else 255.0
+        # "I;16" says how many bits there are; "I" and "F" do not, and hold 8 or 16 of them.
+        top = 65535.0 if image.mode.startswith("I;16") or levels.max(initial=0) > 255 else 255.0
         image = Image.fromarray((levels.clip(0, top) * (255 / top)).round().astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         opaque = Image.new("RGBA", image.size, "white")

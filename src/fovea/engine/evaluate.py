@@ -33,19 +33,23 @@ def infer(model: nn.Module, split: Split, preprocess: Preprocess, device: torch.
 
 def load_model(run: Run, device: torch.device, which: str = "best") -> Model:
     """The run's network with its `best` or `last` weights, in evaluation mode. Raises RunError."""
-    info = run.info
-    require_known_model(run)
-    with torch.random.fork_rng([]):  # its first weights are overwritten, but cost random numbers
-        model = build_model(info.model, len(info.classes), info.preprocess.channels, info.preprocess.image_size)
-    load_weights(model, run.weights(which), str(run.path / "weights" / f"{which}.safetensors"))
+    model = untrained_model(run)
+    state = run.weights(which)
+    try:
+        load_weights(model, state, str(run.path / "weights" / f"{which}.safetensors"))
+    except RunError as error:
+        raise RunError(f"{error}: restore it, or train anew") from None
     return model.to(device).eval()
 
 
-def require_known_model(run: Run) -> None:
-    """Raise RunError where the run's network came from a plugin that has not been loaded."""
-    name = run.info.model.partition(":")[0]
+def untrained_model(run: Run) -> Model:
+    """The run's network with weights that are about to be replaced. Raises RunError where it is not known here."""
+    info = run.info
+    name = info.model.partition(":")[0]
     if name not in registry.model.names():
         raise RunError(f"{run.path} needs the model '{name}', which is not part of Fovea: give its file with --plugin")
+    with torch.random.fork_rng([]):  # the caller's random numbers stay as they were
+        return build_model(info.model, len(info.classes), info.preprocess.channels, info.preprocess.image_size)
 
 
 def evaluate_split(run: Run, dataset: Dataset, split_name: str, device: torch.device, out: Path) -> dict[str, Any]:

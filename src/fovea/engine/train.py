@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 from fovea.config import RunConfig
 from fovea.data.loader import Loader
 from fovea.data.preprocess import Preprocess, statistics, to_unit
-from fovea.data.types import Dataset, Split
+from fovea.data.types import Dataset
 from fovea.device import describe, pick_device, reproducible, rng_state, set_rng_state
 from fovea.engine.evaluate import infer
 from fovea.engine.progress import Display
@@ -42,9 +43,7 @@ def build(config: RunConfig, dataset: Dataset) -> tuple[Model, ModelInfo]:
     return model, ModelInfo(config.model, dataset.classes, preprocess, num_parameters(model))
 
 
-def fit(
-    run: Run, dataset: Dataset, model: Model, info: ModelInfo, display: Display, on_epoch: OnEpoch | None = None
-) -> None:
+def fit(run: Run, dataset: Dataset, model: Model, display: Display, on_epoch: OnEpoch | None = None) -> None:
     """Train `model` into the run folder, from where its resume.pt stands or from the start.
 
     The state is saved after every epoch; the same seed on the same machine gives the same steps.csv and weights.
@@ -52,13 +51,14 @@ def fit(
     """
     config = run.config
     device = pick_device(config.device)
-    height, width = info.preprocess.image_size
+    preprocess = run.info.preprocess
+    height, width = preprocess.image_size
     with (
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         reproducible(device, config.batch_size * height * width),
         display,
     ):
-        _fit(run, config, dataset, model.to(device), info.preprocess, device, display, on_epoch)
+        _fit(run, config, dataset, model.to(device), preprocess, device, display, on_epoch)
 
 
 def _fit(
@@ -101,7 +101,7 @@ def _fit(
 
         train_loss = _epoch_loss(losses, loader, epoch, run)
         seconds = time.perf_counter() - begun
-        val_loss, val_accuracy = _validate(model, dataset.splits.get("val"), preprocess, device)
+        val_loss, val_accuracy = _validate(model, dataset, preprocess, device, epoch, run)
         row = (epoch, train_loss, val_loss, val_accuracy, lr, seconds, loader.num_images / seconds)
         record = dict(zip(RESULTS_COLUMNS, row, strict=True))
         state.end_epoch(record, device)
@@ -164,14 +164,16 @@ class _State:
 
 def _finite_mean(losses: Tensor, start: int, stop: int, epoch: int, run: Run) -> float:
     """Mean of the losses of some steps: the only place, once a log interval, where the loop waits for the device."""
-    values = losses[start:stop].double().cpu()
+    values = losses[start:stop].cpu().double()
     bad = (~values.isfinite()).nonzero()
     if len(bad):
-        raise Diverged(
-            f"the loss is {values[bad[0]].item()} at epoch {epoch}, step {start + int(bad[0]) + 1}: try a lower --lr; "
-            f"the weights of epoch {epoch - 1} are kept in {run.path / 'weights'}"
-        )
+        raise _diverged(values[bad[0]].item(), f"epoch {epoch}, step {start + int(bad[0]) + 1}", epoch, run)
     return values.mean().item()
+
+
+def _diverged(loss: float, where: str, epoch: int, run: Run) -> Diverged:
+    kept = f"the weights of epoch {epoch - 1} are kept in {run.path / 'weights'}"
+    return Diverged(f"the loss is {loss} at {where}: try a lower --lr; {kept}")
 
 
 def _epoch_loss(losses: Tensor, loader: Loader, epoch: int, run: Run) -> float:
@@ -179,18 +181,22 @@ def _epoch_loss(losses: Tensor, loader: Loader, epoch: int, run: Run) -> float:
     _finite_mean(losses, 0, len(losses), epoch, run)
     sizes = torch.full((len(losses),), loader.batch_size, dtype=torch.float64)
     sizes[-1] = loader.num_images - sizes[:-1].sum()
-    return float((losses.double().cpu() * sizes).sum() / loader.num_images)
+    return float((losses.cpu().double() * sizes).sum() / loader.num_images)
 
 
 def _validate(
-    model: Model, val: Split | None, preprocess: Preprocess, device: torch.device
+    model: Model, dataset: Dataset, preprocess: Preprocess, device: torch.device, epoch: int, run: Run
 ) -> tuple[float | None, float | None]:
-    """Loss and accuracy on val, or (None, None) without one."""
+    """Loss and accuracy on val, or (None, None) without one. Raises Diverged where the last step broke the weights."""
+    val = dataset.splits.get("val")
+    split = val if val is not None else dataset.train.take(torch.arange(min(100, len(dataset.train))))
+    logits = infer(model, split, preprocess, device)
+    loss = F.cross_entropy(logits.double(), split.labels).item()
+    if not math.isfinite(loss):
+        raise _diverged(loss, f"the end of epoch {epoch}", epoch, run)
     if val is None:
         return None, None
-    logits = infer(model, val, preprocess, device)
-    loss = F.cross_entropy(logits.double(), val.labels).item()
-    return loss, (logits.argmax(dim=1) == val.labels).double().mean().item()
+    return loss, (logits.argmax(dim=1) == split.labels).double().mean().item()
 
 
 def _epoch_line(record: dict[str, Any], epochs: int, left: str | None) -> str:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from fovea.errors import ConfigError
 from fovea.models.base import Model
 from fovea.registry import model
 
@@ -12,6 +13,8 @@ class ConvNet(Model):
 
     def __init__(self, num_classes: int, channels: int, image_size: tuple[int, int], width: int) -> None:
         super().__init__()
+        if width < 1:
+            raise ConfigError(f"convnet:width={width} must be at least 1")
         # Halve until about 4 pixels are left: below that, 3×3 kernels see mostly padding.
         num_stages = min(4, max(1, min(image_size).bit_length() - 2))
         widths = [width * 2**stage for stage in range(num_stages)]

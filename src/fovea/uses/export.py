@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import safetensors.torch
@@ -28,6 +29,10 @@ def export(run: Run, out: str | Path | None = None, format: str | None = None, w
     if path.is_dir():
         raise ConfigError(f"--out {path} is a folder: name a file")
     state = run.weights(which)
-    save = torch.save if format == "pth" else safetensors.torch.save_file
-    files.write_with(path, lambda temporary: save(state, temporary))
+    data = io.BytesIO()
+    if format == "pth":
+        torch.save(state, data)
+    else:
+        data.write(safetensors.torch.save(state))
+    files.write_bytes(path, data.getvalue())
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -235,4 +236,6 @@ def _row_height(num_rows: int) -> float:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    files.write_with(path, lambda temporary: figure.savefig(temporary, format="png"))
+    data = io.BytesIO()
+    figure.savefig(data, format="png")
+    files.write_bytes(path, data.getvalue())

@@ -60,7 +60,7 @@ def draw_charts(folder: Path, metrics: dict[str, Any]) -> None:
 def write_report(run: Run) -> Path:
     """Draw the charts anew and write report.html, from the run folder alone; returns the page's path."""
     metrics = run.metrics if run.has("metrics.json") else None
-    results, steps = run.results, run.steps
+    results, steps, info, config, made = run.results, run.steps, run.info, run.config, run.environment
     if steps:
         plots.draw_loss(run.path / "plots" / "loss.png", steps)
     if results:
@@ -73,9 +73,9 @@ def write_report(run: Run) -> Path:
     )  # fmt: skip
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
     page = environment.get_template("report.html").render(
-        run=run, config=run.config, info=run.info, metrics=metrics, results=results, environment=run.environment,
+        run=run, config=config, info=info, metrics=metrics, results=results, environment=made,
         loss_table=_loss_table(steps), pictures=_pictures(run), confused=most_confused(metrics) if metrics else [],
-        summary=_summary(metrics), settings=_settings(run), many_classes=len(run.info.classes) > _MANY_CLASSES,
+        summary=_summary(metrics), settings=_settings(run), many_classes=len(info.classes) > _MANY_CLASSES,
         train_time=clock(sum(float(row["seconds"]) for row in results)), now=datetime.now().strftime("%Y-%m-%d %H:%M"),
     )  # fmt: skip
     path = run.path / "report.html"
@@ -105,7 +105,7 @@ def _loss_table(steps: list[dict[str, str]]) -> dict[str, Any]:
 def _summary(metrics: dict[str, Any] | None) -> list[str]:
     """What the figures say, in sentences."""
     if metrics is None:
-        return ["This run has not been evaluated yet: it was stopped before its end."]
+        return ["No test figures: the run was stopped before its end, or its data has no test split."]
     low, high = metrics["accuracy_interval"]
     ranked = sorted(metrics["per_class"], key=lambda row: row["accuracy"])
     worst, best = ranked[0], ranked[-1]

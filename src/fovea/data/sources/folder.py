@@ -20,8 +20,13 @@ def folder(place: Place, path: str) -> RawData:
     if not root.is_dir():
         raise DataError(f"no folder {path}")
     folders = _folders(root)
-    split_folders = {SPLIT_FOLDERS[f.name.lower()]: f for f in folders if f.name.lower() in SPLIT_FOLDERS}
-    if "train" not in split_folders:
+    named = [(SPLIT_FOLDERS[f.name.lower()], f) for f in folders if f.name.lower() in SPLIT_FOLDERS and _folders(f)]
+    split_folders = dict(named)
+    if len(split_folders) < len(named):
+        raise DataError(
+            f"{path} has two folders for one split: {', '.join(f.name for _, f in named)}; keep one of each"
+        )
+    if "train" not in split_folders:  # also where `train` is a class: it holds no class folders
         split_folders = {"train": root}
     classes = tuple(f.name for f in _folders(split_folders["train"]))
     if not classes:

@@ -71,7 +71,9 @@ def _load(place: Place, name: str, class_name: str, classes: tuple[str, ...] | N
         try:
             found = _open(kind, root, split)
         except Exception as error:  # the readers below torchvision raise whatever a damaged file makes them
-            raise DataError(f"{name} in {root} cannot be read: {error}; delete its files and run again") from None
+            raise DataError(
+                f"{name} in {root} cannot be read: {_one_line(error)}; delete its files and run again"
+            ) from None
         labels = getattr(found, "labels", None) if class_name == "SVHN" else found.targets
         labels = torch.as_tensor(np.asarray(labels)).tolist()
         splits[split] = RawSplit(_as_nchw(found.data), labels, [f"{split}/{row}" for row in range(len(labels))])
@@ -98,7 +100,7 @@ def _find_or_download(place: Place, name: str, kind: Any) -> Path:
         looked = ", ".join(str(c) for c in place.candidates)
         wanted = "; ".join(f"{root / path} (from {url})" for path, url in files.archives.items())
         raise DataError(
-            f"{name} is in none of {looked}, and fetching it failed ({error}): put {wanted} in place, or set "
+            f"{name} is in none of {looked}, and fetching it failed ({_one_line(error)}): put {wanted} in place, or set "
             "FOVEA_DATA to where it is; the data set `digits` needs no download"
         ) from None
     return root
@@ -143,8 +145,15 @@ def _idx_is_whole(path: Path) -> bool:
         magic = file.read(4)
         if len(magic) < 4 or magic[:3] != b"\x00\x00\x08":
             return False
-        sizes = np.frombuffer(file.read(4 * magic[3]), dtype=">u4")
-    return len(sizes) == magic[3] and path.stat().st_size == 4 + 4 * len(sizes) + math.prod(sizes.tolist())
+        header = file.read(4 * magic[3])
+    if len(header) != 4 * magic[3]:
+        return False
+    sizes = np.frombuffer(header, dtype=">u4")
+    return bool(path.stat().st_size == 4 + 4 * len(sizes) + math.prod(sizes.tolist()))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _as_nchw(data: Any) -> Tensor:
