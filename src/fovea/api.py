@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from fovea import files, registry
 from fovea.config import DataConfig, RunConfig, everyday_settings, validated
 from fovea.data.loader import Loader, build_augmentations
-from fovea.data.prepare import HeldOut, prepare
+from fovea.data.prepare import HeldOut, prepare, split_off
 from fovea.data.types import Dataset
 from fovea.device import describe, hardware, pick_device
 from fovea.engine.evaluate import evaluate_split, untrained_model
@@ -46,7 +47,7 @@ def train(
     """Train by a recipe, evaluate once on test, write the report; returns the run.
 
     Args:
-        data: a name, a folder, or what `load_data` returned.
+        data: a name, a folder, or what `load_data` returned; a val split is drawn where the recipe wants one.
         out: the run folder; by default runs/<data>-<recipe>, numbered where that is taken.
         settings: `{"optim.nesterov": True}`: any field of the config by its path.
         on_epoch: called with each row of results.csv.
@@ -56,7 +57,7 @@ def train(
     values = {**everyday_settings(**options), **(settings or {})}
     config: RunConfig = registry.recipe.get(recipe)(name).with_values(values)
     if isinstance(data, Dataset):
-        config = config.model_copy(update={"data": data.config})
+        config, data = _with_loaded(config, data, values)
     device = pick_device(config.device)  # what cannot work says so before anything is loaded or written
     registry.model.bind(config.model, num_given=3)
     build_augmentations(config.augment)
@@ -103,11 +104,14 @@ def evaluate(
     """
     run = _as_run(run)
     display = display or Display(quiet=True)
-    dataset = _evaluation_data(run, data, data_dir, display)
+    dataset = _evaluation_data(run, data, split, data_dir, display)
     target = evaluation_folder(run, dataset.name if data is not None else None, split, out)
     metrics = evaluate_split(run, dataset, split, pick_device(device), target)
     draw_pictures(run, dataset, split, target)
-    draw_charts(target, metrics)
+    if target == run.path:
+        write_report(run)
+    else:
+        draw_charts(target, metrics)
     return metrics
 
 
@@ -155,17 +159,32 @@ def _try_augmentations(config: RunConfig, dataset: Dataset, info: ModelInfo) -> 
     next(Loader(few, info.preprocess, 2, torch.device("cpu"), augment=config.augment).epoch())
 
 
-def _evaluation_data(run: Run, data: str | Dataset | None, data_dir: str | None, display: Display) -> Dataset:
+def _with_loaded(config: RunConfig, data: Dataset, values: Mapping[str, Any]) -> tuple[RunConfig, Dataset]:
+    """The config of a run on a data set that was loaded before; a val split is still drawn if the recipe wants one."""
+    late = [path for path in values if path.startswith("data.") and path != "data.val_fraction"]
+    if late:
+        raise ConfigError(f"{late[0]} comes too late for a data set that is loaded already: give it to load_data")
+    if "val" not in data.splits and config.data.val_fraction:
+        data = split_off(data, data.config.model_copy(update={"val_fraction": config.data.val_fraction}))
+    return config.model_copy(update={"data": data.config}), data
+
+
+def _evaluation_data(
+    run: Run, data: str | Dataset | None, split: str, data_dir: str | None, display: Display
+) -> Dataset:
     if isinstance(data, Dataset):
         return data
     place = {"data_dir": data_dir} if data_dir else {}
-    if data is None:
-        return _prepare(run.config.data.model_copy(update=place), display, run)
-    own_size = run.info.preprocess.image_size[0]
-    return _prepare(_data_config(data, {**place, "image_size": own_size}), display)
+    own = run.config.data
+    if data is None or data == own.name or (Path(data).is_dir() and Path(data).resolve() == Path(own.name).resolve()):
+        return _prepare(own.model_copy(update=place), display, run)
+    # Nothing of other data was learned from: where it comes unsplit, all of it is measured.
+    size = run.info.preprocess.image_size[0]
+    other = _prepare(_data_config(data, {**place, "image_size": size}), display, for_training=False)
+    return replace(other, splits={split: other.train}) if set(other.splits) == {"train"} else other
 
 
-def _prepare(config: DataConfig, display: Display, run: Run | None = None) -> Dataset:
+def _prepare(config: DataConfig, display: Display, run: Run | None = None, for_training: bool = True) -> Dataset:
     held_out = HeldOut(run.held_out, str(run.path / "split.json")) if run is not None else None
 
     def progress(done: int, total: int) -> None:
@@ -174,7 +193,7 @@ def _prepare(config: DataConfig, display: Display, run: Run | None = None) -> Da
         display.advance(done, "decoding")
 
     with display:
-        dataset = prepare(config, held_out, progress)
+        dataset = prepare(config, held_out, progress, for_training)
     for line in dataset.facts.skipped.values():
         print(f"skipped {line}", file=sys.stderr)
     return dataset

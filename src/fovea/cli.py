@@ -11,13 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
-from fovea import registry
+from fovea import __version__, registry
 from fovea.errors import ConfigError, FoveaError, UnknownName, nearest
 
-# Typer reads the annotations at run time: `X | None` there needs Optional on Python 3.10's typer of old.
 app = typer.Typer(
     name="fovea", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-    help="Train an image classifier, see what it learned, and take away a model that can be used.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 
@@ -37,13 +35,26 @@ ImageSize = Annotated[int | None, typer.Option(help="Side in pixels that a folde
 ValFraction = Annotated[float | None, typer.Option(help="Share of train kept apart for val.")]
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"fovea {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """Train an image classifier, see what it learned, and take away a model that can be used."""
+
+
 @app.command("list")
 def list_parts(
     kind: Annotated[str | None, typer.Argument(help="recipes, models, data or augmentations; all without it.")] = None,
     plugin: Plugin = None,
     as_json: Json = False,
 ) -> None:
-    """Show the recipes, models, data sets and augmentations that there are."""
+    """Show the recipes, models, data sets and augmentations."""
     _load_plugins(plugin)
     if kind is not None and kind not in registry.REGISTRIES:
         raise UnknownName("kind", kind, registry.REGISTRIES)
@@ -69,7 +80,7 @@ def inspect(
     plugin: Plugin = None,
     as_json: Json = False,
 ) -> None:
-    """Show what is in a data set: classes, counts, sizes, value ranges, samples."""
+    """Show what is in a data set, in figures and pictures."""
     _load_plugins(plugin)
     from fovea.api import folder_name, load_data
     from fovea.uses.inspect import draw_inspection, inspect_data
@@ -115,7 +126,7 @@ def train(
     plugin: Plugin = None,
     as_json: Json = False,
 ) -> None:
-    """Train a classifier, evaluate it once on test, and write the report."""
+    """Train a classifier, test it once, write the report."""
     _load_plugins(plugin)
     everyday: dict[str, Any] = {
         "model": model, "epochs": epochs, "batch_size": batch_size, "lr": lr, "momentum": momentum,
@@ -163,7 +174,7 @@ def evaluate(
     plugin: Plugin = None,
     as_json: Json = False,
 ) -> None:
-    """Measure a trained model on images that it has not learned from."""
+    """Measure a trained model on a test split or other data."""
     _load_plugins(plugin)
     from fovea import api
     from fovea.run import Run, read_predictions
@@ -210,7 +221,7 @@ def predict(
 
 @app.command()
 def report(run: RunArgument) -> None:
-    """Write a run's report.html anew, from the run folder alone."""
+    """Write report.html anew from the run folder alone."""
     from fovea import api
 
     print(f"report: {api.report(run)}")
@@ -222,7 +233,7 @@ def export(
     format: Annotated[str | None, typer.Option(help="pth or safetensors [from --out, else pth].")] = None,
     out: Annotated[str | None, typer.Option(help="The file [RUN/export/model.<format>].")] = None,
 ) -> None:
-    """Write a run's weights for other programs: `pth` is a plain PyTorch state dict."""
+    """Write the weights as a plain state dict, or safetensors."""
     from fovea.run import Run
     from fovea.uses.export import export as export_run
 

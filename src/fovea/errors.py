@@ -52,7 +52,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if close:
-        return f": did you mean '{close[0]}'?"
+        return f" (did you mean '{close[0]}'?)"
     if len(known) > 12:
         return ""
-    return f": there are {', '.join(known)}" if known else ""
+    return f" (there are {', '.join(known)})" if known else ""

@@ -92,6 +92,13 @@ class Registry:
                 raise ConfigError(f"{self.kind} '{name}' needs a value: write {name}:{parameter.name}=...")
         return function, options
 
+    def resolve(self, spec: str, num_given: int = 0) -> str:
+        """`spec` with every option spelled out, so that it means the same after a default has changed."""
+        function, options = self.bind(spec, num_given)
+        parameters = list(inspect.signature(function).parameters.values())[num_given:]
+        values = {p.name: options.get(p.name, p.default) for p in parameters}
+        return ":".join([spec.partition(":")[0], *(f"{name}={value}" for name, value in values.items())])
+
     def _scan(self) -> dict[str, Entry]:
         if self._entries is None:
             self._entries = {}

@@ -6,7 +6,7 @@ import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -30,12 +30,15 @@ class HeldOut:
     where: str  # the file that says so, for messages
 
 
-def prepare(config: DataConfig, held_out: HeldOut | None = None, progress: Progress | None = None) -> Dataset:
+def prepare(
+    config: DataConfig, held_out: HeldOut | None = None, progress: Progress | None = None, for_training: bool = True
+) -> Dataset:
     """Load, decode, check and split a data set. Raises DataError.
 
     Args:
         held_out: the splits that an earlier run drew; without it, missing splits are drawn anew.
         progress: called with (decoded, of how many) while pictures are decoded.
+        for_training: False asks nothing of the number of images, and splits nothing off.
     """
     raw = _find(config)
     facts = FileFacts()
@@ -52,9 +55,29 @@ def prepare(config: DataConfig, held_out: HeldOut | None = None, progress: Progr
         names = "; ".join(itertools.islice(facts.skipped.values(), 3))
         more = f" (and {len(facts.skipped) - 3} more)" if len(facts.skipped) > 3 else ""
         raise DataError(f"cannot decode {names}{more}: mend or remove them, or go on without them by --skip-bad")
-    _check(config.name, raw.classes, splits, len(facts.skipped))
-    made = _hold_out(splits, config, held_out)
-    return Dataset(config, raw.classes, {n: splits[n] for n in SPLITS if n in splits}, facts, made)
+    if for_training:
+        _check(config.name, raw.classes, splits, len(facts.skipped))
+    whole = Dataset(config, raw.classes, {n: splits[n] for n in SPLITS if n in splits}, facts, {})
+    return split_off(whole, config, held_out) if for_training else whole
+
+
+def split_off(dataset: Dataset, config: DataConfig, held_out: HeldOut | None = None) -> Dataset:
+    """The data set with `test`, then `val`, split off `train` where it lacks them and the config asks for them."""
+    splits, made = dict(dataset.splits), dict(dataset.held_out)
+    for name, fraction in (("test", config.test_fraction), ("val", config.val_fraction)):
+        if name in splits or not fraction:
+            continue
+        train = splits["train"]
+        if held_out is None:
+            chosen = stratified(train.labels, fraction, config.split_seed + (name == "val"))
+        else:
+            chosen = _rows_of(train, held_out, name)
+        mask = torch.zeros(len(train), dtype=torch.bool)
+        mask[chosen] = True
+        splits[name], splits["train"] = train.take(chosen), train.take((~mask).nonzero().flatten())
+        made[name] = list(splits[name].ids)
+    ordered = {name: splits[name] for name in SPLITS if name in splits}
+    return replace(dataset, config=config, splits=ordered, held_out=made)
 
 
 def _find(config: DataConfig) -> RawData:
@@ -118,25 +141,6 @@ def _check(name: str, classes: tuple[str, ...], splits: dict[str, Split], num_sk
                 f"class '{class_name}' of {name} has {count} training image{'' if count == 1 else 's'}{skipped}: "
                 "each class needs at least 2; add some, or move the class away"
             )
-
-
-def _hold_out(splits: dict[str, Split], config: DataConfig, held_out: HeldOut | None) -> dict[str, list[str]]:
-    """Split `test`, then `val`, off `train` where the data lacks them; returns their ids."""
-    fractions = {"test": config.test_fraction, "val": config.val_fraction}
-    made: dict[str, list[str]] = {}
-    for name, fraction in fractions.items():
-        if name in splits or not fraction:
-            continue
-        train = splits["train"]
-        if held_out is None:
-            chosen = stratified(train.labels, fraction, config.split_seed + (name == "val"))
-        else:
-            chosen = _rows_of(train, held_out, name)
-        mask = torch.zeros(len(train), dtype=torch.bool)
-        mask[chosen] = True
-        splits[name], splits["train"] = train.take(chosen), train.take((~mask).nonzero().flatten())
-        made[name] = list(splits[name].ids)
-    return made
 
 
 def stratified(labels: Tensor, fraction: float, seed: int) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fovea import registry
 from fovea.config import RunConfig
 from fovea.data.loader import Loader
 from fovea.data.preprocess import Preprocess, statistics, to_unit
@@ -40,7 +41,7 @@ def build(config: RunConfig, dataset: Dataset) -> tuple[Model, ModelInfo]:
         load_weights(model, read_weights(config.weights), config.weights)
     else:
         model.init_from_data(preprocess.standardize(to_unit(dataset.train.images[:5000])))
-    return model, ModelInfo(config.model, dataset.classes, preprocess, num_parameters(model))
+    return model, ModelInfo(registry.model.resolve(config.model, 3), dataset.classes, preprocess, num_parameters(model))
 
 
 def fit(run: Run, dataset: Dataset, model: Model, display: Display, on_epoch: OnEpoch | None = None) -> None:

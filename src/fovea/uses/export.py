@@ -25,6 +25,8 @@ def export(run: Run, out: str | Path | None = None, format: str | None = None, w
     format = format or (Path(out).suffix.lstrip(".") if out is not None else "pth")
     if format not in FORMATS:
         raise ConfigError(f"unknown format '{format}'{nearest(format, FORMATS)}")
+    if out is not None and Path(out).suffix.lstrip(".") in FORMATS and Path(out).suffix != f".{format}":
+        raise ConfigError(f"--out {out} and --format {format} contradict each other")
     path = Path(out) if out is not None else run.path / "export" / f"model.{format}"
     if path.is_dir():
         raise ConfigError(f"--out {path} is a folder: name a file")
