@@ -88,6 +88,7 @@ def resume(
     if not run.has("resume.pt"):
         raise RunError(f"{run.path / 'resume.pt'} is missing: this run cannot be resumed; train anew")
     model = untrained_model(run)
+    files.remove_leftovers(run.path)
     display = display or Display(quiet=quiet)
     dataset = _prepare(run.config.data, display, run)
     return _train_into(run, dataset, model, display, on_epoch)

@@ -135,8 +135,7 @@ def train(
         "skip_bad": skip_bad or None,
     }  # fmt: skip
     if resume is not None:
-        extra = [*(name for name, value in everyday.items() if value is not None)]
-        if data or recipe or out or settings or extra:
+        if data or recipe or out or settings or any(value is not None for value in everyday.values()):
             raise ConfigError("--resume goes on with the settings of its run: give it no DATA and no other setting")
     elif data is None:
         raise ConfigError("train what? Give DATA: a name that `fovea list data` shows, or a folder of class folders")
@@ -149,10 +148,8 @@ def train(
     if resume is not None:
         run = api.resume(resume, display=display)
     else:
-        assert data is not None
-        run = api.train(
-            data, recipe or api.DEFAULT_RECIPE, out, parse_settings(settings or []), display=display, **everyday
-        )
+        chosen = recipe or api.DEFAULT_RECIPE
+        run = api.train(str(data), chosen, out, parse_settings(settings or []), display=display, **everyday)
     metrics = run.metrics if run.has("metrics.json") else None
     if as_json:
         _print_json({"run": str(run.path), "metrics": metrics})

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+_PART = ".part"  # how the names of temporary files end
+
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file by filling a temporary one beside it and putting that in place in one step.
@@ -20,7 +22,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
@@ -35,6 +37,12 @@ def write_bytes(path: Path, data: bytes) -> None:
     except OSError as error:
         error.filename, error.filename2 = str(path), None
         raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that a kill left below `folder`."""
+    for path in folder.rglob(f".*{_PART}"):
+        path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

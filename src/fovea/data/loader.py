@@ -12,6 +12,10 @@ from fovea.augment.types import Augmentation, Draw
 from fovea.data.preprocess import Preprocess, to_unit
 from fovea.data.types import Split
 
+# Small batches are made several at a time, about this many images: at batch 4, what an operation costs does not depend
+# on its size (EXPERIMENTS.md).
+_CHUNK = 256
+
 
 class Loader:
     """Cuts a split into batches, augments and standardizes them.
@@ -51,24 +55,22 @@ class Loader:
     def epoch(self, epoch: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield `(B, C, H, W) float32` standardized images and `(B,) int64` labels."""
         generator = self._generator(epoch, self._device)
-        standardize = self._standardize()
-        for rows in torch.split(self.order(epoch).to(self._device), self.batch_size):
+        standardize = self._preprocess.standardizer(self._device)
+        # Augmentations may mix the images of a batch: they see one at a time.
+        together = 1 if self._augmentations else max(1, _CHUNK // self.batch_size)
+        for rows in torch.split(self.order(epoch).to(self._device), together * self.batch_size):
             images = to_unit(self._images[rows])
             draw = Draw(generator, epoch, rows)
             for augment in self._augmentations:
                 images = augment(images, draw)
-            yield standardize(images), self._labels[rows]
+            images = standardize(images)
+            yield from zip(
+                torch.split(images, self.batch_size), torch.split(self._labels[rows], self.batch_size), strict=True
+            )
 
     def _generator(self, epoch: int, device: torch.device) -> torch.Generator:
         # An odd multiplier keeps (seed, epoch) pairs apart; the modulus keeps the seed within 63 bits.
         return torch.Generator(device).manual_seed((self._seed * 1_000_003 + epoch) % 2**63)
-
-    def _standardize(self) -> Callable[[Tensor], Tensor]:
-        """As `Preprocess.standardize`, with the constants made once an epoch rather than once a batch."""
-        shape = (1, self._preprocess.channels, 1, 1)
-        mean = torch.tensor(self._preprocess.mean, device=self._device).view(shape)
-        std = torch.tensor(self._preprocess.std, device=self._device).view(shape)
-        return lambda images: images.sub_(mean).div_(std)
 
 
 def build_augmentations(specs: Sequence[str]) -> list[Augmentation]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,12 @@ class Preprocess:
         """One picture as `(C, H, W) uint8`. Raises DataError naming the file."""
         return decode_image(path, self.image_size, self.channels)[0]
 
-    def standardize(self, images: Tensor) -> Tensor:
-        """`(B, C, H, W)` float32 in [0, 1] to `(x - mean) / std`, in place."""
+    def standardizer(self, device: torch.device) -> Callable[[Tensor], Tensor]:
+        """A function from `(B, C, H, W)` float32 in [0, 1] to `(x - mean) / std`, in place."""
         shape = (1, self.channels, 1, 1)
-        mean = torch.tensor(self.mean, device=images.device).view(shape)
-        std = torch.tensor(self.std, device=images.device).view(shape)
-        return images.sub_(mean).div_(std)
+        mean = torch.tensor(self.mean, device=device).view(shape)
+        std = torch.tensor(self.std, device=device).view(shape)
+        return lambda images: images.sub_(mean).div_(std)
 
     def to_json(self) -> dict[str, Any]:
         """What model.json holds."""

@@ -40,7 +40,8 @@ def build(config: RunConfig, dataset: Dataset) -> tuple[Model, ModelInfo]:
     if config.weights:
         load_weights(model, read_weights(config.weights), config.weights)
     else:
-        model.init_from_data(preprocess.standardize(to_unit(dataset.train.images[:5000])))
+        first = to_unit(dataset.train.images[:5000])  # enough for statistics, and bounded
+        model.init_from_data(preprocess.standardizer(first.device)(first))
     return model, ModelInfo(registry.model.resolve(config.model, 3), dataset.classes, preprocess, num_parameters(model))
 
 

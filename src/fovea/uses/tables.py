@@ -17,13 +17,17 @@ _PAIRS = 5
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """A table on standard output; the first column is text, the others are figures."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for position, column in enumerate(columns):
         table.add_column(column, justify="left" if position == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
     # Piped, a table is as wide as it needs to be; on a terminal it folds.
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200, markup=False, highlight=False).print(table)
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200, markup=False, highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+    lines = [line.rstrip() for line in captured.get().splitlines()]
+    print("\n".join(["", *([title] if title else []), *(line for line in lines if line)]))
 
 
 def print_metrics(metrics: dict[str, Any], first: list[dict[str, str]]) -> None:
