@@ -46,6 +46,7 @@ def draw_loss(path: Path, steps: Sequence[dict[str, str]]) -> None:
             ylabel="running loss (cross-entropy)",
             title="Running loss, a line an epoch",
         )
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(epochs) <= _MAX_LEGEND_EPOCHS:
             axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
         else:

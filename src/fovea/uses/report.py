@@ -43,7 +43,7 @@ def draw_pictures(run: Run, dataset: Dataset, split_name: str = "test", out: Pat
     ):
         if chosen:
             captions = [
-                f"{rows[i]['label']}\n{rows[i]['prediction']} {100 * float(rows[i]['probability']):.0f} %"
+                f"{rows[i]['label']}\n→ {rows[i]['prediction']} ({100 * float(rows[i]['probability']):.0f} %)"
                 for i in chosen
             ]
             picked = split.images[torch.tensor(chosen)]
