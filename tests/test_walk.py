@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import fovea as package
+from fovea import registry
 from fovea.run import Run
 from note import Net, transformed
 
@@ -209,6 +210,43 @@ def test_a_folder_of_pictures_from_end_to_end(fovea) -> None:
     assert json.loads(shown.stdout)[0]["prediction"] == "红"
     assert fovea("train", "pictures", "--image-size", 16, "--epochs", 1).code == 0
     assert Path("runs/pictures-simple-2/report.html").is_file(), "a run is never overwritten"
+
+
+def test_other_data_without_a_split_is_measured_whole(fovea, tiny_run: Path) -> None:
+    """And the run's own data under its own name is not: it was learned from."""
+    data = package.load_data("synthetic:num_images=200")
+    picked = data.splits["test"]
+    for row, label in enumerate(picked.labels.tolist()):
+        folder = Path("more", data.classes[label])
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picked.images[row].permute(1, 2, 0).numpy()).save(folder / f"{row:03}.png")
+    metrics = json.loads(fovea("evaluate", tiny_run, "--data", "more", "--json").stdout)
+    assert metrics["num_images"] == len(picked)
+    assert metrics["accuracy"] == Run(tiny_run).metrics["accuracy"]
+    own = json.loads(fovea("evaluate", tiny_run, "--data", "synthetic:num_images=200", "--json").stdout)
+    assert own["num_images"] == 40
+    assert not list(Path().glob("more/**/*.json")), "nothing is written into the user's data"
+
+
+def test_a_loaded_data_set_trains_as_its_name_does(tmp_path: Path) -> None:
+    options = {"quiet": True, "epochs": 1, "device": "cpu", "seed": 3}
+    named = package.train("digits", out=tmp_path / "named", **options)
+    loaded = package.train(package.load_data("digits"), out=tmp_path / "loaded", **options)
+    assert named.held_out == loaded.held_out
+    assert (named.path / "steps.csv").read_bytes() == (loaded.path / "steps.csv").read_bytes()
+    assert named.config == loaded.config
+    with pytest.raises(package.FoveaError, match="load_data"):
+        package.train(package.load_data("digits"), out=tmp_path / "late", image_size=16, **options)
+    assert not (tmp_path / "late").exists()
+
+
+def test_a_model_is_saved_with_all_its_options(tiny_run: Path) -> None:
+    assert Run(tiny_run).info.model == "convnet:width=8"
+    assert registry.model.resolve("convnet", 3) == "convnet:width=16"
+
+
+def test_version(fovea) -> None:
+    assert fovea("--version").stdout == f"fovea {package.__version__}\n"
 
 
 def test_settings_reach_the_run(fovea) -> None:
