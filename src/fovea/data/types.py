@@ -96,13 +96,17 @@ class Dataset:
     @property
     def channels(self) -> int:
         """1 (grayscale) or 3 (RGB)."""
-        return self.train.images.shape[1]
+        return self._any.images.shape[1]
 
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        height, width = self.train.images.shape[2:]
+        height, width = self._any.images.shape[2:]
         return height, width
+
+    @property
+    def _any(self) -> Split:
+        return next(iter(self.splits.values()))
 
     def __str__(self) -> str:
         parts = ", ".join(f"{len(split):,} {name}" for name, split in self.splits.items())
