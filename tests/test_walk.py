@@ -187,8 +187,9 @@ def test_inspect(fovea, tmp_path: Path) -> None:
     assert facts["range"]["standardized"] == pytest.approx([standardized.min().item(), standardized.max().item()])
     assert {p.name for p in Path("look").iterdir()} == {"samples.png", "balance.png", "inspect.json"}
     assert Image.open("look/samples.png").size[0] > 1000
-    shown = fovea("inspect", "digits").stdout
+    shown = fovea("inspect", "digits", "--augment", "shift:1,rotate:10").stdout
     assert "1,438 train, 359 test" in shown
+    assert Image.open("inspect/digits/augmented.png").size[0] > 1000
     assert Path("inspect/digits/balance.png").is_file()
 
 

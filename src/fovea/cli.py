@@ -13,26 +13,23 @@ import typer
 
 from fovea import __version__, registry
 from fovea.errors import ConfigError, FoveaError, UnknownName, nearest
+from fovea.options import (
+    Augment,
+    DataArgument,
+    DataDir,
+    Device,
+    ImageSize,
+    Json,
+    Plugin,
+    RunArgument,
+    SkipBad,
+    ValFraction,
+)
 
 app = typer.Typer(
     name="fovea", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
-
-DataArgument = Annotated[
-    str, typer.Argument(metavar="DATA", help="A name that `fovea list` shows, or a folder of class folders.")
-]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, as `fovea train` leaves it.")]
-DataDir = Annotated[str | None, typer.Option(help="Where named data sets are looked for first.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Plugin = Annotated[
-    list[str] | None,
-    typer.Option(help="A Python file with models, augmentations, sources or recipes of your own; repeatable."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without files that cannot be decoded, and list them.")]
-ImageSize = Annotated[int | None, typer.Option(help="Side in pixels that a folder's pictures are resized to [32].")]
-ValFraction = Annotated[float | None, typer.Option(help="Share of train kept apart for val.")]
 
 
 def _show_version(wanted: bool) -> None:
@@ -76,6 +73,7 @@ def inspect(
     data_dir: DataDir = None,
     image_size: ImageSize = None,
     val_fraction: ValFraction = None,
+    augment: Augment = None,
     skip_bad: SkipBad = False,
     plugin: Plugin = None,
     as_json: Json = False,
@@ -83,6 +81,7 @@ def inspect(
     """Show what is in a data set, in figures and pictures."""
     _load_plugins(plugin)
     from fovea.api import folder_name, load_data
+    from fovea.config import split_list
     from fovea.uses.inspect import draw_inspection, inspect_data
     from fovea.uses.tables import print_inspection
 
@@ -90,12 +89,13 @@ def inspect(
     given = {name: value for name, value in options.items() if value is not None}
     dataset = load_data(data, _display(as_json), skip_bad=skip_bad, **given)
     facts = inspect_data(dataset)
-    written = draw_inspection(dataset, facts, Path(out or Path("inspect") / folder_name(data)))
+    augmentations = split_list(augment or "")
+    written = draw_inspection(dataset, facts, Path(out or Path("inspect") / folder_name(data)), augmentations)
     if as_json:
         _print_json(facts)
         return
     print_inspection(facts)
-    print("pictures: " + ", ".join(str(path) for path in written[:2]))
+    print("pictures: " + ", ".join(str(path) for path in written))
 
 
 @app.command()
@@ -110,7 +110,7 @@ def train(
     lr: Annotated[float | None, typer.Option(help="Learning rate (its highest, under a schedule).")] = None,
     momentum: Annotated[float | None, typer.Option(help="Momentum of SGD.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Weight decay.")] = None,
-    augment: Annotated[str | None, typer.Option(help="For instance mirror,shift:2; none for none.")] = None,
+    augment: Augment = None,
     seed: Annotated[int | None, typer.Option(help="Of first weights, order and augmentation.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
     out: Annotated[str | None, typer.Option(help="The run folder [runs/<data>-<recipe>].")] = None,
@@ -130,7 +130,7 @@ def train(
     _load_plugins(plugin)
     everyday: dict[str, Any] = {
         "model": model, "epochs": epochs, "batch_size": batch_size, "lr": lr, "momentum": momentum,
-        "weight_decay": weight_decay, "augment": "" if augment == "none" else augment, "seed": seed, "device": device,
+        "weight_decay": weight_decay, "augment": augment, "seed": seed, "device": device,
         "weights": weights, "data_dir": data_dir, "image_size": image_size, "val_fraction": val_fraction,
         "skip_bad": skip_bad or None,
     }  # fmt: skip

@@ -130,6 +130,11 @@ def parse_settings(texts: list[str]) -> dict[str, str]:
     return settings
 
 
+def split_list(text: str) -> tuple[str, ...]:
+    """`mirror,shift:2` to its parts; none of `none`."""
+    return tuple(part.strip() for part in text.split(",") if part.strip() not in ("", "none"))
+
+
 def data_dir_candidates(data_dir: str | None) -> list[str]:
     """Where named data sets are looked for, in this order; the last, the user's cache, is where downloads go."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
@@ -142,7 +147,7 @@ def _typed(value: Any, before: Any) -> Any:
     if not isinstance(value, str):
         return value
     if isinstance(before, tuple) and not value.startswith("["):
-        return tuple(part for part in value.split(",") if part)
+        return split_list(value)
     if isinstance(before, str):
         return value
     try:

@@ -8,7 +8,16 @@ from fovea.registry import augmentation
 
 
 @augmentation
-def mirror(images: Tensor, draw: Draw, probability: float = 0.5) -> Tensor:
-    """Mirror each image left to right with the given probability."""
-    chance = torch.rand(len(images), generator=draw.generator, device=images.device)
-    return torch.where((chance < probability).view(-1, 1, 1, 1), images.flip(-1), images)
+def mirror(images: Tensor, draw: Draw, probability: float = 0.5, alternate: bool = False) -> Tensor:
+    """Mirror each image left to right with the given probability.
+
+    `alternate` draws that once, for the first epoch, and from then on shows each image as the epoch before did not: two
+    epochs show every image both ways (Jordan 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU").
+    """
+    if alternate:
+        # The same for a row in every epoch: Knuth's multiplicative hash of its number and the seed.
+        first = ((draw.rows + draw.seed % 2**16 * 65537) * 2654435761 % 2**32) < probability * 2**32
+        chosen = first ^ bool(draw.epoch % 2 == 0)
+    else:
+        chosen = torch.rand(len(images), generator=draw.generator, device=images.device) < probability
+    return torch.where(chosen.view(-1, 1, 1, 1), images.flip(-1), images)

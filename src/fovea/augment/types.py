@@ -16,6 +16,7 @@ class Draw:
     generator: torch.Generator  # on the images' device; take every random number from it
     epoch: int  # from 1
     rows: Tensor  # (B,) int64: which images of the data set these are
+    seed: int = 0  # of the run: what must stay the same from epoch to epoch can follow from it
 
 
 Augmentation = Callable[[Tensor, Draw], Tensor]

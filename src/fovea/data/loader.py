@@ -60,7 +60,7 @@ class Loader:
         together = 1 if self._augmentations else max(1, _CHUNK // self.batch_size)
         for rows in torch.split(self.order(epoch).to(self._device), together * self.batch_size):
             images = to_unit(self._images[rows])
-            draw = Draw(generator, epoch, rows)
+            draw = Draw(generator, epoch, rows, self._seed)
             for augment in self._augmentations:
                 images = augment(images, draw)
             images = standardize(images)

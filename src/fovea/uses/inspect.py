@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fovea import files
-from fovea.data.preprocess import statistics
+from fovea.data.loader import Loader
+from fovea.data.preprocess import Preprocess, statistics
 from fovea.data.types import Dataset
 from fovea.uses import plots
 
 _GRID_IMAGES = 32
+_AUGMENTED_EPOCHS = 4
 
 
 def inspect_data(dataset: Dataset) -> dict[str, Any]:
@@ -45,13 +49,31 @@ def inspect_data(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def draw_inspection(dataset: Dataset, facts: dict[str, Any], out: Path) -> list[Path]:
-    """Draw samples.png and balance.png and write inspect.json into `out`."""
-    samples, balance = out / "samples.png", out / "balance.png"
-    draw_samples(samples, dataset)
-    plots.draw_balance(balance, dataset.classes, facts["per_class"])
+def draw_inspection(dataset: Dataset, facts: dict[str, Any], out: Path, augment: Sequence[str] = ()) -> list[Path]:
+    """Draw samples.png, balance.png and, with augmentations, augmented.png; write inspect.json; returns the pictures."""
+    written = [out / "samples.png", out / "balance.png"]
+    after = augmented(dataset, augment) if augment else []  # what does not fit says so before anything is written
+    draw_samples(written[0], dataset)
+    plots.draw_balance(written[1], dataset.classes, facts["per_class"])
+    if after:
+        written.append(out / "augmented.png")
+        captions = ["before"] * len(after[0]) + [f"epoch {e}" for e in range(1, len(after)) for _ in after[0]]
+        plots.draw_images(written[2], torch.cat(after), captions, f"The same images through {', '.join(augment)}")
     files.write_json(out / "inspect.json", facts)
-    return [samples, balance, out / "inspect.json"]
+    return written
+
+
+def augmented(dataset: Dataset, augment: Sequence[str]) -> list[Tensor]:
+    """The first images of the classes as `(N, C, H, W) uint8`: before, and as some epochs would see them."""
+    train = dataset.train
+    firsts = [int((train.labels == label).nonzero()[0]) for label in range(len(dataset.classes))]
+    rows = torch.tensor((firsts + list(range(plots.GRID_COLUMNS)))[: min(plots.GRID_COLUMNS, len(train))])
+    few = train.take(rows)
+    height, width = dataset.image_size
+    unit = Preprocess((height, width), dataset.channels, (0.0,) * dataset.channels, (1.0,) * dataset.channels)
+    loader = Loader(few, unit, len(few), torch.device("cpu"), augment=augment)
+    epochs = [next(loader.epoch(epoch))[0] for epoch in range(1, _AUGMENTED_EPOCHS + 1)]
+    return [few.images, *(images.mul(255).round().to(torch.uint8) for images in epochs)]
 
 
 def draw_samples(path: Path, dataset: Dataset) -> None:

@@ -24,6 +24,7 @@ _STYLE: dict[Any, Any] = {
     "ytick.color": "#374151", "font.size": 10, "axes.titlesize": 11, "axes.titlelocation": "left",
     "legend.frameon": False, "figure.dpi": 100, "savefig.dpi": 160,
 }  # fmt: skip
+GRID_COLUMNS = 8
 _MAX_LEGEND_EPOCHS = 10
 _MAX_NAMED_CLASSES = 30
 
@@ -193,7 +194,7 @@ def draw_images(
     Args:
         images: `(N, C, H, W) uint8`.
     """
-    columns = min(8, len(images))
+    columns = min(GRID_COLUMNS, len(images))
     rows = -(-len(images) // columns)
     height, width = images.shape[2:]
     lines = max(caption.count("\n") for caption in captions) + 1

@@ -1,0 +1,60 @@
+"""What each augmentation costs on a batch of 500 images of 32×32 pixels.
+
+    python benchmarks/augment.py
+
+All in turn, several rounds; the report, with every round, goes to benchmarks/augment.md.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import time
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from fovea import registry
+from fovea.augment.types import Draw
+from fovea.data.loader import build_augmentations
+from fovea.device import hardware
+
+HERE = Path(__file__).parent
+BATCH, SIDE, ROUNDS, REPEATS = 500, 32, 7, 5
+
+
+def main() -> None:
+    images = torch.rand(BATCH, 3, SIDE, SIDE)
+    draw = Draw(torch.Generator().manual_seed(0), 1, torch.arange(BATCH))
+    names = registry.augmentation.names()
+    functions = dict(zip(names, build_augmentations(names), strict=True))
+    times: dict[str, list[float]] = {name: [] for name in ["copy", *names]}
+    for _ in range(ROUNDS):
+        for name in times:
+            function = functions.get(name, lambda images, draw: images.clone())
+            begun = time.perf_counter()
+            for _ in range(REPEATS):
+                function(images, draw)
+            times[name].append((time.perf_counter() - begun) / REPEATS * 1000)
+    facts = hardware()
+    git = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True, cwd=HERE).stdout.strip()
+    rows = [
+        f"| {name} | {statistics.median(values):.2f} | {' '.join(f'{value:.2f}' for value in values)} |"
+        for name, values in sorted(times.items(), key=lambda item: statistics.median(item[1]))
+    ]
+    text = "\n".join([
+        "# What augmentations cost", "",
+        f"{date.today()}, commit {commit}, `python benchmarks/augment.py`; {facts['cpu']}, {facts['threads']} threads, "
+        f"{facts['cpu_capability']}; torch {torch.__version__}.", "",
+        f"Milliseconds for {BATCH} images of {SIDE}×{SIDE} pixels, float32, with the default options; `copy` is "
+        "`images.clone()`: reading and writing the batch once.", "",
+        "| augmentation | median ms | rounds |", "| --- | --- | --- |", *rows, "",
+    ])  # fmt: skip
+    (HERE / "augment.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""The arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+DataArgument = Annotated[
+    str, typer.Argument(metavar="DATA", help="A name that `fovea list` shows, or a folder of class folders.")
+]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, as `fovea train` leaves it.")]
+DataDir = Annotated[str | None, typer.Option(help="Where named data sets are looked for first.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Plugin = Annotated[
+    list[str] | None,
+    typer.Option(help="A Python file with models, augmentations, sources or recipes of your own; repeatable."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without files that cannot be decoded, and list them.")]
+ImageSize = Annotated[int | None, typer.Option(help="Side in pixels that a folder's pictures are resized to [32].")]
+ValFraction = Annotated[float | None, typer.Option(help="Share of train kept apart for val.")]
+Augment = Annotated[str | None, typer.Option(help="For instance mirror,shift:2,cutout:8; none for none.")]
