@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fovea.errors import FoveaError
     from fovea.registry import augmentation, load_plugin, model, recipe, source
     from fovea.run import Run
+    from fovea.uses.compare import compare
     from fovea.uses.export import export
     from fovea.uses.predict import Classifier, Prediction
 
@@ -23,6 +24,7 @@ _HOMES = {
     "fovea.api": ("evaluate", "load", "load_data", "report", "resume", "train"),
     "fovea.data.types": ("Dataset",),
     "fovea.errors": ("FoveaError",),
+    "fovea.uses.compare": ("compare",),
     "fovea.uses.export": ("export",),
     "fovea.uses.predict": ("Classifier", "Prediction"),
     "fovea.registry": ("augmentation", "load_plugin", "model", "recipe", "source"),
@@ -37,6 +39,7 @@ __all__ = [
     "Prediction",
     "Run",
     "augmentation",
+    "compare",
     "evaluate",
     "export",
     "load",

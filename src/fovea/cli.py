@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from fovea import __version__, registry
-from fovea.errors import ConfigError, FoveaError, UnknownName, nearest
+from fovea import __version__, program, registry
+from fovea.errors import ConfigError, UnknownName
 from fovea.options import (
     Augment,
     DataArgument,
@@ -217,6 +215,27 @@ def predict(
 
 
 @app.command()
+def compare(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Run folders; those that differ by seed form a group.")
+    ],
+    out: Annotated[str, typer.Option(help="Folder for compare.png and compare.json.")] = "compare",
+    as_json: Json = False,
+) -> None:
+    """Put runs side by side: better, or just luck?"""
+    from fovea.run import Run
+    from fovea.uses.compare import compare as compare_runs
+    from fovea.uses.tables import print_comparison
+
+    result = compare_runs([Run(path) for path in runs], Path(out))
+    if as_json:
+        _print_json(result)
+        return
+    print_comparison(result)
+    print(f"pictures: {Path(out) / 'compare.png'}")
+
+
+@app.command()
 def report(run: RunArgument) -> None:
     """Write report.html anew from the run folder alone."""
     from fovea import api
@@ -238,44 +257,8 @@ def export(
 
 
 def main() -> None:
-    """The `fovea` program: a user's mistake is one line and exit code 2, a bug keeps its traceback."""
-    try:
-        code = app(standalone_mode=False)
-    except FoveaError as error:
-        code = _complain(str(error))
-    except (KeyboardInterrupt, typer.Abort):
-        code = 130  # as shells report Ctrl-C
-    except BrokenPipeError:  # `fovea list | head -1`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
-            raise
-        where = f" {error.filename}" if error.filename else ""
-        code = _complain(f"cannot write{where}: {error.strerror}; free some room, or choose another place with --out")
-    except Exception as error:
-        # Typer's own complaints (its parser's exceptions have moved between modules over its releases).
-        if not hasattr(error, "format_message"):
-            raise
-        code = _complain(_usage_message(error))
-    sys.exit(code or 0)
-
-
-def _complain(message: str) -> int:
-    print(f"fovea: {message}", file=sys.stderr)
-    return 2
-
-
-def _usage_message(error: Any) -> str:
-    message = " ".join(str(error.format_message()).split())
-    words = sys.argv[1:]
-    if "No such command" in message and words:
-        return f"unknown command '{words[0]}'{nearest(words[0], _commands())}"
-    return message
-
-
-def _commands() -> list[str]:
-    return [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+    """The `fovea` program."""
+    program.run(app)
 
 
 def _load_plugins(paths: list[str] | None) -> None:

@@ -184,6 +184,32 @@ def draw_balance(path: Path, classes: Sequence[str], counts: dict[str, list[int]
         _save(figure, path)
 
 
+def draw_comparison(path: Path, groups: Sequence[dict[str, Any]]) -> None:
+    """A line a group: its runs as points, their mean with its 95 % interval."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(8, 1.3 + 0.5 * len(groups)), layout="constrained")
+        axes = figure.subplots()
+        for line, group in enumerate(groups):
+            low, high = group["interval"]
+            mean = group["mean"]
+            axes.errorbar(
+                [mean], [line], xerr=[[mean - low], [high - mean]], fmt="s", color=BLUE, capsize=4, zorder=2,
+                label="mean, 95 % interval" if line == 0 else None,
+            )  # fmt: skip
+            axes.plot(
+                group["accuracies"], [line + 0.18] * len(group["runs"]), "o", color=ORANGE, markersize=5, alpha=0.8,
+                label="runs" if line == 0 else None,
+            )  # fmt: skip
+        axes.set_yticks(range(len(groups)), [f"{group['name']} ({len(group['runs'])})" for group in groups])
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+        axes.set(
+            ylim=(len(groups) - 0.4, -0.6), xlabel="test accuracy", title="Runs side by side (in brackets: how many)"
+        )
+        axes.grid(axis="y", visible=False)
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        _save(figure, path)
+
+
 def draw_images(
     path: Path, images: Tensor, captions: Sequence[str], title: str, wrong: Sequence[bool] | None = None
 ) -> None:

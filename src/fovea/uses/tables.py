@@ -105,5 +105,50 @@ def print_inspection(facts: dict[str, Any]) -> None:
     print_table("images per class", ["class", *splits], per_class)
 
 
+def print_comparison(result: dict[str, Any]) -> None:
+    """Groups, differences and classes of `fovea compare`."""
+    groups = result["groups"]
+    rows = [
+        [
+            group["name"],
+            str(len(group["runs"])),
+            f"{100 * group['mean']:.2f}",
+            "" if group["std"] is None else f"{100 * group['std']:.2f}",
+            f"{100 * group['interval'][0]:.2f} to {100 * group['interval'][1]:.2f}",
+            group["interval_of"],
+            f"{group['train_seconds']:.1f}",
+            f"{group['num_parameters']:,}",
+        ]
+        for group in groups
+    ]
+    columns = ["group", "runs", "accuracy %", "std", "95 % interval", "over", "training s", "parameters"]
+    print_table("test accuracy", columns, rows)
+    if all(len(group["runs"]) == 1 for group in groups):
+        print("one run each: the intervals know of the test images, not of luck in training; repeat with other --seed")
+    differences = [
+        [
+            f"{row['group']} against {row['against']}",
+            str(len(row["seeds"])),
+            f"{100 * row['mean']:+.2f}",
+            "" if row["interval"] is None else f"{100 * row['interval'][0]:+.2f} to {100 * row['interval'][1]:+.2f}",
+            "" if row["p_value"] is None else f"{row['p_value']:.3f}",
+        ]
+        for row in result["differences"]
+    ]
+    if differences:
+        columns = ["points of accuracy", "common seeds", "difference", "95 % interval", "p (paired t-test)"]
+        print_table("differences", columns, differences)
+    first, *others = groups
+    classes = [
+        [
+            row["class"],
+            _percent(row["accuracy"]),
+            *(f"{100 * (group['per_class'][k]['accuracy'] - row['accuracy']):+.1f}" for group in others),
+        ]
+        for k, row in enumerate(first["per_class"])
+    ]
+    print_table("accuracy per class (%), and points of difference", ["class", *(g["name"] for g in groups)], classes)
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.1f}"
