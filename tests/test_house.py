@@ -19,7 +19,7 @@ SRC = Path(package.__file__).parent
 FLOORS = {
     "errors": 0, "registry": 0, "config": 0, "device": 0, "files": 0,
     "data": 1, "augment": 1, "models": 1, "optim": 1, "recipes": 1, "metrics": 1, "run": 1,
-    "engine": 2, "uses": 3, "api": 3, "cli": 4, "options": 4, "program": 4,
+    "engine": 2, "uses": 3, "api": 3, "repeat": 3, "cli": 4, "options": 4, "program": 4,
 }  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def test_import_fovea_is_light() -> None:
 def test_public_names() -> None:
     assert sorted(package.__all__) == [
         "Classifier", "Dataset", "FoveaError", "Prediction", "Run", "augmentation", "compare", "evaluate", "export", "load",
-        "load_data", "load_plugin", "model", "recipe", "report", "resume", "source", "train",
+        "load_data", "load_plugin", "model", "recipe", "report", "resume", "resume_seeds", "source", "train", "train_seeds",
     ]  # fmt: skip
     for name in package.__all__:
         assert callable(getattr(package, name))

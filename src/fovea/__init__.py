@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fovea.data.types import Dataset
     from fovea.errors import FoveaError
     from fovea.registry import augmentation, load_plugin, model, recipe, source
+    from fovea.repeat import resume_seeds, train_seeds
     from fovea.run import Run
     from fovea.uses.compare import compare
     from fovea.uses.export import export
@@ -27,6 +28,7 @@ _HOMES = {
     "fovea.uses.compare": ("compare",),
     "fovea.uses.export": ("export",),
     "fovea.uses.predict": ("Classifier", "Prediction"),
+    "fovea.repeat": ("resume_seeds", "train_seeds"),
     "fovea.registry": ("augmentation", "load_plugin", "model", "recipe", "source"),
     "fovea.run": ("Run",),
 }
@@ -49,8 +51,10 @@ __all__ = [
     "recipe",
     "report",
     "resume",
+    "resume_seeds",
     "source",
     "train",
+    "train_seeds",
 ]
 
 

@@ -53,23 +53,37 @@ def train(
         on_epoch: called with each row of results.csv.
         options: the everyday settings by name (epochs, batch_size, lr, model, augment, ...).
     """
-    name = data if isinstance(data, str) else data.name
+    config, loaded = resolve(data, recipe, settings, **options)
+    folder = None if out is None else str(out)
+    display = display or Display(quiet=quiet)
+    return train_config(config, loaded, folder, display, on_epoch)
+
+
+def resolve(
+    data: str | Dataset, recipe: str = DEFAULT_RECIPE, settings: Mapping[str, Any] | None = None, **options: Any
+) -> tuple[RunConfig, Dataset | None]:
+    """The config that a recipe and settings make, and the data set where it was given loaded. Raises ConfigError."""
     values = {**everyday_settings(**options), **(settings or {})}
+    name = data if isinstance(data, str) else data.name
     config: RunConfig = registry.recipe.get(recipe)(name).with_values(values)
-    if isinstance(data, Dataset):
-        config, data = _with_loaded(config, data, values)
-    device = pick_device(config.device)  # what cannot work says so before anything is loaded or written
+    pick_device(config.device)  # what cannot work says so before anything is loaded or written
     registry.model.bind(config.model, num_given=3)
     build_augmentations(config.augment)
-    display = display or Display(quiet=quiet)
-    dataset = data if isinstance(data, Dataset) else _prepare(config.data, display)
+    return _with_loaded(config, data, values) if isinstance(data, Dataset) else (config, None)
+
+
+def train_config(
+    config: RunConfig, dataset: Dataset | None, out: str | None, display: Display, on_epoch: OnEpoch | None = None
+) -> Run:
+    """Train as `config` says into a new run folder; loads the data where it is not given."""
+    dataset = dataset or _prepare(config.data, display)
     display.say(str(dataset))
     model, info = build(config, dataset)
     _try_augmentations(config, dataset, info)
-    path = create_run(str(out) if out is not None else None, f"{folder_name(name)}-{recipe}")
+    path = create_run(out, f"{folder_name(config.data.name)}-{config.recipe}")
     try:
         files.write_text(path / "config.yaml", config.to_yaml())
-        files.write_json(path / "environment.json", _environment(config, describe(device)))
+        files.write_json(path / "environment.json", _environment(config, describe(pick_device(config.device))))
         if dataset.held_out:
             files.write_json(path / "split.json", dataset.held_out)
         run = Run(path)

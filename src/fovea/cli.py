@@ -110,6 +110,7 @@ def train(
     weight_decay: Annotated[float | None, typer.Option(help="Weight decay.")] = None,
     augment: Augment = None,
     seed: Annotated[int | None, typer.Option(help="Of first weights, order and augmentation.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Train this many times, from --seed on, and compare.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
     out: Annotated[str | None, typer.Option(help="The run folder [runs/<data>-<recipe>].")] = None,
     weights: Annotated[str | None, typer.Option(help="A .pth or .safetensors file to start from.")] = None,
@@ -133,21 +134,28 @@ def train(
         "skip_bad": skip_bad or None,
     }  # fmt: skip
     if resume is not None:
-        if data or recipe or out or settings or any(value is not None for value in everyday.values()):
+        if data or recipe or out or settings or seeds or any(value is not None for value in everyday.values()):
             raise ConfigError("--resume goes on with the settings of its run: give it no DATA and no other setting")
     elif data is None:
         raise ConfigError("train what? Give DATA: a name that `fovea list data` shows, or a folder of class folders")
 
-    from fovea import api
+    from fovea import api, repeat
     from fovea.config import parse_settings
     from fovea.uses.tables import accuracy_line
 
     display = _display(as_json)
+    chosen, overrides = recipe or api.DEFAULT_RECIPE, parse_settings(settings or [])
+    if seeds is not None or (resume is not None and repeat.is_group(resume)):
+        if resume is not None:
+            group = repeat.resume_seeds(resume, display=display)
+        else:
+            group = repeat.train_seeds(str(data), seeds or 0, chosen, out, overrides, display=display, **everyday)
+        _show_comparison(repeat.members(group), group, as_json)
+        return
     if resume is not None:
         run = api.resume(resume, display=display)
     else:
-        chosen = recipe or api.DEFAULT_RECIPE
-        run = api.train(str(data), chosen, out, parse_settings(settings or []), display=display, **everyday)
+        run = api.train(str(data), chosen, out, overrides, display=display, **everyday)
     metrics = run.metrics if run.has("metrics.json") else None
     if as_json:
         _print_json({"run": str(run.path), "metrics": metrics})
@@ -217,22 +225,18 @@ def predict(
 @app.command()
 def compare(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Run folders; those that differ by seed form a group.")
+        list[str],
+        typer.Argument(metavar="RUN...", help="Run folders, or groups; runs that differ by seed form a group."),
     ],
     out: Annotated[str, typer.Option(help="Folder for compare.png and compare.json.")] = "compare",
     as_json: Json = False,
 ) -> None:
     """Put runs side by side: better, or just luck?"""
+    from fovea import repeat
     from fovea.run import Run
-    from fovea.uses.compare import compare as compare_runs
-    from fovea.uses.tables import print_comparison
 
-    result = compare_runs([Run(path) for path in runs], Path(out))
-    if as_json:
-        _print_json(result)
-        return
-    print_comparison(result)
-    print(f"pictures: {Path(out) / 'compare.png'}")
+    opened = [run for path in runs for run in (repeat.members(path) if repeat.is_group(path) else [Run(path)])]
+    _show_comparison(opened, Path(out), as_json)
 
 
 @app.command()
@@ -271,6 +275,18 @@ def _display(as_json: bool) -> Any:
     from fovea.engine.progress import Display
 
     return Display(lines=sys.stderr if as_json else sys.stdout)
+
+
+def _show_comparison(runs: list[Any], out: Path, as_json: bool) -> None:
+    from fovea.uses.compare import compare as compare_runs
+    from fovea.uses.tables import print_comparison
+
+    result = compare_runs(runs, out)
+    if as_json:
+        _print_json(result)
+    else:
+        print_comparison(result)
+        print(f"pictures: {out / 'compare.png'}")
 
 
 def _print_json(value: Any) -> None:

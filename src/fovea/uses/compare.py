@@ -59,6 +59,12 @@ def student_interval(values: Sequence[float]) -> tuple[float, float]:
     return mean - half, mean + half
 
 
+def _share_interval(values: Sequence[float]) -> list[float]:
+    """Of shares, which cannot leave 0 to 1."""
+    low, high = student_interval(values)
+    return [max(0.0, low), min(1.0, high)]
+
+
 def _check_same_test(runs: Sequence[Run]) -> None:
     for run in runs:
         if not run.has("metrics.json"):
@@ -99,10 +105,17 @@ def _describe(name: str, runs: Sequence[Run]) -> dict[str, Any]:
     metrics = [run.metrics for run in runs]
     accuracies = [m["accuracy"] for m in metrics]
     repeated = len(runs) > 1
-    per_class = [
-        {"class": row["class"], "accuracy": statistics.mean(m["per_class"][k]["accuracy"] for m in metrics)}
-        for k, row in enumerate(metrics[0]["per_class"])
-    ]
+    per_class = []
+    for k, row in enumerate(metrics[0]["per_class"]):
+        values = [m["per_class"][k]["accuracy"] for m in metrics]
+        per_class.append(
+            {
+                "class": row["class"],
+                "accuracy": statistics.mean(values),
+                "std": statistics.stdev(values) if repeated else None,
+                "interval": _share_interval(values) if repeated else row["interval"],
+            }
+        )
     return {
         "name": name,
         "runs": [str(run.path) for run in runs],
@@ -110,7 +123,7 @@ def _describe(name: str, runs: Sequence[Run]) -> dict[str, Any]:
         "accuracies": accuracies,
         "mean": statistics.mean(accuracies),
         "std": statistics.stdev(accuracies) if repeated else None,
-        "interval": list(student_interval(accuracies) if repeated else metrics[0]["accuracy_interval"]),
+        "interval": _share_interval(accuracies) if repeated else metrics[0]["accuracy_interval"],
         "interval_of": "seeds" if repeated else "test images",
         "train_seconds": statistics.mean(sum(float(row["seconds"]) for row in run.results) for run in runs),
         "num_parameters": runs[0].info.num_parameters,

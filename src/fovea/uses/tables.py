@@ -39,7 +39,7 @@ def print_metrics(metrics: dict[str, Any], first: list[dict[str, str]]) -> None:
         [
             row["class"],
             _percent(row["accuracy"]),
-            f"{_percent(row['interval'][0])} to {_percent(row['interval'][1])}",
+            _span(row["interval"]),
             *(_percent(row[name]) for name in ("precision", "recall", "f1")),
             str(row["support"]),
         ]
@@ -139,6 +139,18 @@ def print_comparison(result: dict[str, Any]) -> None:
         columns = ["points of accuracy", "common seeds", "difference", "95 % interval", "p (paired t-test)"]
         print_table("differences", columns, differences)
     first, *others = groups
+    if not others:
+        classes = [
+            [
+                row["class"],
+                _percent(row["accuracy"]),
+                "" if row["std"] is None else _percent(row["std"]),
+                _span(row["interval"]),
+            ]
+            for row in first["per_class"]
+        ]
+        print_table("per class (%)", ["class", "accuracy", "std", "95 % interval"], classes)
+        return
     classes = [
         [
             row["class"],
@@ -148,6 +160,10 @@ def print_comparison(result: dict[str, Any]) -> None:
         for k, row in enumerate(first["per_class"])
     ]
     print_table("accuracy per class (%), and points of difference", ["class", *(g["name"] for g in groups)], classes)
+
+
+def _span(interval: list[float]) -> str:
+    return f"{_percent(interval[0])} to {_percent(interval[1])}"
 
 
 def _percent(share: float) -> str:
