@@ -139,6 +139,15 @@ def test_predict_files_folders_and_globs(digits_run: Path, fovea) -> None:
         assert answer["top"][0]["class"] == answer["prediction"]
         assert [t["logit"] for t in answer["top"]] == sorted((t["logit"] for t in answer["top"]), reverse=True)
 
+    Path("pictures/no.png").write_text("<html>")
+    refused = fovea("predict", digits_run, "pictures", "--json")
+    assert (refused.code, refused.stdout) == (2, "")
+    assert "pictures/no.png" in refused.stderr
+    result = fovea("predict", digits_run, "pictures", "--skip-bad", "--json")
+    assert json.loads(result.stdout) == answers[:6]
+    assert result.stderr == "skipped pictures/no.png: no image that Pillow can read\n"
+    Path("pictures/no.png").unlink()
+
     everything = json.loads(fovea("predict", digits_run, "pictures/*.png", "--top", 10, "--json").stdout)
     assert len(everything) == 4
     assert sum(t["probability"] for t in everything[0]["top"]) == pytest.approx(1)
@@ -204,6 +213,7 @@ def test_a_folder_of_pictures_from_end_to_end(fovea) -> None:
     result = fovea("train", "pictures", "--image-size", 16, "--epochs", 4, "--batch-size", 8)
     assert result.code == 0, result.stderr
     run = Run("runs/pictures-simple")
+    assert result.stderr == "", "no warnings about letters that a font lacks"
     assert run.metrics["accuracy"] == 1.0
     assert run.metrics["classes"] == ["blue sky", "红"]
     assert {len(ids) for ids in run.held_out.values()} == {8, 4}

@@ -198,6 +198,7 @@ def predict(
     run: RunArgument,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Picture files, folders or globs.")],
     top: Annotated[int, typer.Option(min=1, help="How many classes to name for each picture.")] = 3,
+    skip_bad: SkipBad = False,
     device: Device = "auto",
     plugin: Plugin = None,
     as_json: Json = False,
@@ -209,7 +210,8 @@ def predict(
     from fovea.files import csv_text
     from fovea.uses.tables import print_predictions
 
-    answers = api.load(run, device).predict(images, top)
+    on_bad = (lambda why: print(f"skipped {why}", file=sys.stderr)) if skip_bad else None
+    answers = api.load(run, device).predict(images, top, on_bad)
     if as_json:
         _print_json([answer.to_json() for answer in answers])
     elif as_csv:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
@@ -29,11 +31,24 @@ _MAX_LEGEND_EPOCHS = 10
 _MAX_NAMED_CLASSES = 30
 
 
+# Fonts for class names in other scripts, of Linux, macOS and Windows; those that are installed are used.
+_OTHER_SCRIPTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "WenQuanYi Zen Hei", "PingFang SC", "Hiragino Sans",
+    "Apple SD Gothic Neo", "Arial Unicode MS", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Nirmala UI",
+    "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai",
+)  # fmt: skip
+
+
+def _style() -> dict[Any, Any]:
+    installed = {font.name for font in fontManager.ttflist}
+    return {**_STYLE, "font.family": ["DejaVu Sans", *(name for name in _OTHER_SCRIPTS if name in installed)]}
+
+
 def draw_loss(path: Path, steps: Sequence[dict[str, str]]) -> None:
     """The note's picture: running loss over mini-batches, one line an epoch."""
     epochs = sorted({int(row["epoch"]) for row in steps})
     colors = mpl.colormaps["viridis"](np.linspace(0, 0.9, max(1, len(epochs))))
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(_style()):
         figure = Figure(figsize=(7, 4.2), layout="constrained")
         axes = figure.subplots()
         for epoch, color in zip(epochs, colors, strict=True):
@@ -60,7 +75,7 @@ def draw_curves(path: Path, results: Sequence[dict[str, str]], metrics: dict[str
     """Loss and accuracy over the epochs; the test split's accuracy, measured once, as a point at the end."""
     epochs = [int(row["epoch"]) for row in results]
     has_val = bool(results and results[0]["val_loss"])
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(_style()):
         figure = Figure(figsize=(9, 3.8), layout="constrained")
         left, right = figure.subplots(1, 2)
         left.plot(epochs, [float(row["train_loss"]) for row in results], "o-", color=BLUE, markersize=4, label="train")
@@ -98,7 +113,7 @@ def draw_per_class(path: Path, metrics: dict[str, Any]) -> None:
     rows = sorted(metrics["per_class"], key=lambda row: row["accuracy"])
     values = np.array([row["accuracy"] for row in rows])
     low, high = (np.array([row["interval"][end] for row in rows]) for end in (0, 1))
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(_style()):
         figure = Figure(figsize=(7, 1.2 + _row_height(len(rows)) * len(rows)), layout="constrained")
         axes = figure.subplots()
         axes.barh([row["class"] for row in rows], values, color=BLUE, height=0.7)
@@ -122,7 +137,7 @@ def draw_confusion(path: Path, metrics: dict[str, Any]) -> None:
     classes = metrics["classes"]
     named = len(classes) <= _MAX_NAMED_CLASSES
     side = min(11.0, 2.6 + 0.52 * len(classes)) if named else 9.0
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(_style()):
         figure = Figure(figsize=(side, side * 0.92), layout="constrained")
         axes = figure.subplots()
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -147,7 +162,7 @@ def draw_confusion(path: Path, metrics: dict[str, Any]) -> None:
 def draw_confused_pairs(path: Path, metrics: dict[str, Any]) -> None:
     """The most frequent mistakes."""
     pairs = most_confused(metrics)[::-1]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(_style()):
         figure = Figure(figsize=(7, 1.1 + 0.3 * max(1, len(pairs))), layout="constrained")
         axes = figure.subplots()
         bars = axes.barh(
@@ -164,7 +179,7 @@ def draw_confused_pairs(path: Path, metrics: dict[str, Any]) -> None:
 def draw_balance(path: Path, classes: Sequence[str], counts: dict[str, list[int]]) -> None:
     """Images per class, a colour a split."""
     colors = {"train": BLUE, "val": ORANGE, "test": GREEN}
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(_style()):
         figure = Figure(figsize=(7, 1.2 + _row_height(len(classes)) * len(classes)), layout="constrained")
         axes = figure.subplots()
         left = np.zeros(len(classes))
@@ -186,7 +201,7 @@ def draw_balance(path: Path, classes: Sequence[str], counts: dict[str, list[int]
 
 def draw_comparison(path: Path, groups: Sequence[dict[str, Any]]) -> None:
     """A line a group: its runs as points, their mean with its 95 % interval."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(_style()):
         figure = Figure(figsize=(8, 1.3 + 0.5 * len(groups)), layout="constrained")
         axes = figure.subplots()
         for line, group in enumerate(groups):
@@ -228,7 +243,7 @@ def draw_images(
     across, down = width / height + gap, 1 + gap + line * lines
     inches = min(1.6, 10 / (columns * across))  # for a picture's height
     total = max(columns * across, 4 / inches)  # the title needs some room even above one picture
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(_style()):
         figure = Figure(figsize=(total * inches, (rows * down + 0.3) * inches))
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
@@ -265,5 +280,8 @@ def _row_height(num_rows: int) -> float:
 
 def _save(figure: Figure, path: Path) -> None:
     data = io.BytesIO()
-    figure.savefig(data, format="png")
+    with warnings.catch_warnings():
+        # A letter that no installed font has is drawn as a box; the tables and the report show it all the same.
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font")
+        figure.savefig(data, format="png")
     files.write_bytes(path, data.getvalue())

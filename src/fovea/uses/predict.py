@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,11 +68,17 @@ class Classifier:
         split = Split(images, torch.zeros(len(images), dtype=torch.int64), ())
         return infer(self.model, split, self.preprocess, self.device)
 
-    def predict(self, images: str | Path | Sequence[str | Path] | Tensor, top: int = 5) -> list[Prediction]:
+    def predict(
+        self,
+        images: str | Path | Sequence[str | Path] | Tensor,
+        top: int = 5,
+        on_bad: Callable[[str], object] | None = None,
+    ) -> list[Prediction]:
         """Classify files, folders and globs, or an `(N, C, H, W) uint8` tensor.
 
         Args:
             top: how many classes to name for each picture.
+            on_bad: told of each file that cannot be decoded, which is then left out. Without it, DataError is raised.
         """
         if isinstance(images, Tensor):
             return self._answers([str(row) for row in range(len(images))], self.logits(images), top)
@@ -81,10 +87,23 @@ class Classifier:
         answers = []
         with ThreadPoolExecutor() as pool:
             for start in range(0, len(paths), _CHUNK):
-                chunk = paths[start : start + _CHUNK]
-                logits = self.logits(torch.stack(list(pool.map(self.preprocess.decode, chunk))))
-                answers += self._answers([str(path) for path in chunk], logits, top)
+                decoded = list(pool.map(self._decode, paths[start : start + _CHUNK]))
+                bad = [found for found in decoded if isinstance(found, DataError)]
+                for error in bad:
+                    if on_bad is None:
+                        raise error
+                    on_bad(str(error))
+                good = [found for found in decoded if not isinstance(found, DataError)]
+                if good:
+                    logits = self.logits(torch.stack([pixels for _, pixels in good]))
+                    answers += self._answers([name for name, _ in good], logits, top)
         return answers
+
+    def _decode(self, path: Path) -> tuple[str, Tensor] | DataError:
+        try:
+            return str(path), self.preprocess.decode(path)
+        except DataError as error:
+            return error
 
     def _answers(self, names: list[str], logits: Tensor, top: int) -> list[Prediction]:
         probabilities = F.softmax(logits.double(), dim=1)
