@@ -13,7 +13,7 @@ from fovea import files
 from fovea.data.loader import Loader
 from fovea.data.preprocess import Preprocess, statistics
 from fovea.data.types import Dataset
-from fovea.uses import plots
+from fovea.uses import grid, plots
 
 _GRID_IMAGES = 32
 _AUGMENTED_EPOCHS = 4
@@ -58,7 +58,7 @@ def draw_inspection(dataset: Dataset, facts: dict[str, Any], out: Path, augment:
     if after:
         written.append(out / "augmented.png")
         captions = ["before"] * len(after[0]) + [f"epoch {e}" for e in range(1, len(after)) for _ in after[0]]
-        plots.draw_images(written[2], torch.cat(after), captions, f"The same images through {', '.join(augment)}")
+        grid.draw_images(written[2], torch.cat(after), captions, f"The same images through {', '.join(augment)}")
     files.write_json(out / "inspect.json", facts)
     return written
 
@@ -67,7 +67,7 @@ def augmented(dataset: Dataset, augment: Sequence[str]) -> list[Tensor]:
     """The first images of the classes as `(N, C, H, W) uint8`: before, and as some epochs would see them."""
     train = dataset.train
     firsts = [int((train.labels == label).nonzero()[0]) for label in range(len(dataset.classes))]
-    rows = torch.tensor((firsts + list(range(plots.GRID_COLUMNS)))[: min(plots.GRID_COLUMNS, len(train))])
+    rows = torch.tensor((firsts + list(range(grid.COLUMNS)))[: min(grid.COLUMNS, len(train))])
     few = train.take(rows)
     height, width = dataset.image_size
     unit = Preprocess((height, width), dataset.channels, (0.0,) * dataset.channels, (1.0,) * dataset.channels)
@@ -87,4 +87,4 @@ def draw_samples(path: Path, dataset: Dataset) -> None:
         turn += 1
     picked = train.take(torch.tensor(rows[:_GRID_IMAGES]))
     captions = [dataset.classes[label] for label in picked.labels.tolist()]
-    plots.draw_images(path, picked.images, captions, f"Training images of {dataset.name}")
+    grid.draw_images(path, picked.images, captions, f"Training images of {dataset.name}")

@@ -1,9 +1,7 @@
-"""Pictures of a run. Each function draws one PNG from plain data, without a display."""
+"""Charts of a run. Each function draws one PNG from plain data, without a display."""
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,44 +9,20 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.font_manager import fontManager
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from torch import Tensor
 
-from fovea import files
 from fovea.metrics import most_confused
+from fovea.uses.figure import BLUE, GREEN, GREY, ORANGE, RED, save, style
 
-BLUE, ORANGE, RED, GREEN, GREY = "#2563a8", "#d97706", "#c0392b", "#2e7d4f", "#6b7280"
-_STYLE: dict[Any, Any] = {
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e5e7eb",
-    "axes.axisbelow": True, "axes.edgecolor": "#9ca3af", "axes.labelcolor": "#374151", "xtick.color": "#374151",
-    "ytick.color": "#374151", "font.size": 10, "axes.titlesize": 11, "axes.titlelocation": "left",
-    "legend.frameon": False, "figure.dpi": 100, "savefig.dpi": 160,
-}  # fmt: skip
-GRID_COLUMNS = 8
 _MAX_LEGEND_EPOCHS = 10
 _MAX_NAMED_CLASSES = 30
-
-
-# Fonts for class names in other scripts, of Linux, macOS and Windows; those that are installed are used.
-_OTHER_SCRIPTS = (
-    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "WenQuanYi Zen Hei", "PingFang SC", "Hiragino Sans",
-    "Apple SD Gothic Neo", "Arial Unicode MS", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Nirmala UI",
-    "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai",
-)  # fmt: skip
-
-
-def _style() -> dict[Any, Any]:
-    installed = {font.name for font in fontManager.ttflist}
-    return {**_STYLE, "font.family": ["DejaVu Sans", *(name for name in _OTHER_SCRIPTS if name in installed)]}
 
 
 def draw_loss(path: Path, steps: Sequence[dict[str, str]]) -> None:
     """The note's picture: running loss over mini-batches, one line an epoch."""
     epochs = sorted({int(row["epoch"]) for row in steps})
     colors = mpl.colormaps["viridis"](np.linspace(0, 0.9, max(1, len(epochs))))
-    with mpl.rc_context(_style()):
+    with mpl.rc_context(style()):
         figure = Figure(figsize=(7, 4.2), layout="constrained")
         axes = figure.subplots()
         for epoch, color in zip(epochs, colors, strict=True):
@@ -68,14 +42,14 @@ def draw_loss(path: Path, steps: Sequence[dict[str, str]]) -> None:
         else:
             norm = mpl.colors.Normalize(epochs[0], epochs[-1])
             figure.colorbar(mpl.cm.ScalarMappable(norm, mpl.colormaps["viridis"]), ax=axes, label="epoch")
-        _save(figure, path)
+        save(figure, path)
 
 
 def draw_curves(path: Path, results: Sequence[dict[str, str]], metrics: dict[str, Any] | None) -> None:
     """Loss and accuracy over the epochs; the test split's accuracy, measured once, as a point at the end."""
     epochs = [int(row["epoch"]) for row in results]
     has_val = bool(results and results[0]["val_loss"])
-    with mpl.rc_context(_style()):
+    with mpl.rc_context(style()):
         figure = Figure(figsize=(9, 3.8), layout="constrained")
         left, right = figure.subplots(1, 2)
         left.plot(epochs, [float(row["train_loss"]) for row in results], "o-", color=BLUE, markersize=4, label="train")
@@ -105,7 +79,7 @@ def draw_curves(path: Path, results: Sequence[dict[str, str]], metrics: dict[str
             axes.set_xlim(0.5, max([1, *epochs]) + 0.5)
             if axes.get_legend_handles_labels()[0]:
                 axes.legend(loc="upper right" if axes is left else "lower right")
-        _save(figure, path)
+        save(figure, path)
 
 
 def draw_per_class(path: Path, metrics: dict[str, Any]) -> None:
@@ -113,7 +87,7 @@ def draw_per_class(path: Path, metrics: dict[str, Any]) -> None:
     rows = sorted(metrics["per_class"], key=lambda row: row["accuracy"])
     values = np.array([row["accuracy"] for row in rows])
     low, high = (np.array([row["interval"][end] for row in rows]) for end in (0, 1))
-    with mpl.rc_context(_style()):
+    with mpl.rc_context(style()):
         figure = Figure(figsize=(7, 1.2 + _row_height(len(rows)) * len(rows)), layout="constrained")
         axes = figure.subplots()
         axes.barh([row["class"] for row in rows], values, color=BLUE, height=0.7)
@@ -127,7 +101,7 @@ def draw_per_class(path: Path, metrics: dict[str, Any]) -> None:
         axes.set_title(f"Accuracy per class ({metrics['split']})")
         axes.grid(axis="y", visible=False)
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2)
-        _save(figure, path)
+        save(figure, path)
 
 
 def draw_confusion(path: Path, metrics: dict[str, Any]) -> None:
@@ -137,7 +111,7 @@ def draw_confusion(path: Path, metrics: dict[str, Any]) -> None:
     classes = metrics["classes"]
     named = len(classes) <= _MAX_NAMED_CLASSES
     side = min(11.0, 2.6 + 0.52 * len(classes)) if named else 9.0
-    with mpl.rc_context(_style()):
+    with mpl.rc_context(style()):
         figure = Figure(figsize=(side, side * 0.92), layout="constrained")
         axes = figure.subplots()
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -156,13 +130,13 @@ def draw_confusion(path: Path, metrics: dict[str, Any]) -> None:
         figure.colorbar(
             image, ax=axes, shrink=0.75, format=PercentFormatter(1, decimals=0), label="share of the true class"
         )
-        _save(figure, path)
+        save(figure, path)
 
 
 def draw_confused_pairs(path: Path, metrics: dict[str, Any]) -> None:
     """The most frequent mistakes."""
     pairs = most_confused(metrics)[::-1]
-    with mpl.rc_context(_style()):
+    with mpl.rc_context(style()):
         figure = Figure(figsize=(7, 1.1 + 0.3 * max(1, len(pairs))), layout="constrained")
         axes = figure.subplots()
         bars = axes.barh(
@@ -173,13 +147,13 @@ def draw_confused_pairs(path: Path, metrics: dict[str, Any]) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.margins(x=0.08)
         axes.grid(axis="y", visible=False)
-        _save(figure, path)
+        save(figure, path)
 
 
 def draw_balance(path: Path, classes: Sequence[str], counts: dict[str, list[int]]) -> None:
     """Images per class, a colour a split."""
     colors = {"train": BLUE, "val": ORANGE, "test": GREEN}
-    with mpl.rc_context(_style()):
+    with mpl.rc_context(style()):
         figure = Figure(figsize=(7, 1.2 + _row_height(len(classes)) * len(classes)), layout="constrained")
         axes = figure.subplots()
         left = np.zeros(len(classes))
@@ -196,12 +170,12 @@ def draw_balance(path: Path, classes: Sequence[str], counts: dict[str, list[int]
         axes.set(xlabel="images", title="Images per class", ylim=(len(classes) - 0.4, -0.6))
         axes.grid(axis="y", visible=False)
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(counts), borderaxespad=0.2)
-        _save(figure, path)
+        save(figure, path)
 
 
 def draw_comparison(path: Path, groups: Sequence[dict[str, Any]]) -> None:
     """A line a group: its runs as points, their mean with its 95 % interval."""
-    with mpl.rc_context(_style()):
+    with mpl.rc_context(style()):
         figure = Figure(figsize=(8, 1.3 + 0.5 * len(groups)), layout="constrained")
         axes = figure.subplots()
         for line, group in enumerate(groups):
@@ -222,49 +196,7 @@ def draw_comparison(path: Path, groups: Sequence[dict[str, Any]]) -> None:
         )
         axes.grid(axis="y", visible=False)
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-        _save(figure, path)
-
-
-def draw_images(
-    path: Path, images: Tensor, captions: Sequence[str], title: str, wrong: Sequence[bool] | None = None
-) -> None:
-    """A grid of pictures with a caption each; wrong ones framed and captioned in red.
-
-    All pictures share one axes, in units of a picture's height: an axes for each would take seconds to draw.
-
-    Args:
-        images: `(N, C, H, W) uint8`.
-    """
-    columns = min(GRID_COLUMNS, len(images))
-    rows = -(-len(images) // columns)
-    height, width = images.shape[2:]
-    lines = max(caption.count("\n") for caption in captions) + 1
-    gap, line = 0.08, 0.14  # between pictures, and a line of a caption
-    across, down = width / height + gap, 1 + gap + line * lines
-    inches = min(1.6, 10 / (columns * across))  # for a picture's height
-    total = max(columns * across, 4 / inches)  # the title needs some room even above one picture
-    with mpl.rc_context(_style()):
-        figure = Figure(figsize=(total * inches, (rows * down + 0.3) * inches))
-        axes = figure.add_axes((0, 0, 1, 1))
-        axes.set_axis_off()
-        axes.text(gap / 2, -0.12, title, fontsize=11, va="center")
-        for position, (image, caption) in enumerate(zip(images, captions, strict=True)):
-            left = position % columns * across + gap / 2
-            top = position // columns * down + line * lines + 0.04
-            color = "#1f2937" if wrong is None or not wrong[position] else RED
-            pixels = image.permute(1, 2, 0).numpy()
-            axes.imshow(
-                pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels, interpolation="nearest",
-                extent=(left, left + width / height, top + 1, top), aspect="auto",
-            )  # fmt: skip
-            axes.text(left + width / height / 2, top - 0.03, caption, fontsize=8, ha="center", va="bottom",
-                      color=color, linespacing=1.05)  # fmt: skip
-            if wrong is not None:
-                frame = Rectangle((left, top), width / height, 1, fill=False, linewidth=2.5)
-                frame.set_edgecolor(RED if wrong[position] else GREEN)
-                axes.add_patch(frame)
-        axes.set(xlim=(0, total), ylim=(rows * down, -0.3))
-        _save(figure, path)
+        save(figure, path)
 
 
 def _accuracy_range(results: Sequence[dict[str, str]], metrics: dict[str, Any] | None) -> tuple[float, float]:
@@ -276,12 +208,3 @@ def _accuracy_range(results: Sequence[dict[str, str]], metrics: dict[str, Any] |
 
 def _row_height(num_rows: int) -> float:
     return 0.32 if num_rows <= _MAX_NAMED_CLASSES else 0.17
-
-
-def _save(figure: Figure, path: Path) -> None:
-    data = io.BytesIO()
-    with warnings.catch_warnings():
-        # A letter that no installed font has is drawn as a box; the tables and the report show it all the same.
-        warnings.filterwarnings("ignore", r"Glyph .* missing from font")
-        figure.savefig(data, format="png")
-    files.write_bytes(path, data.getvalue())

@@ -16,7 +16,7 @@ from fovea.engine.evaluate import match_classes
 from fovea.engine.progress import clock
 from fovea.metrics import most_confused
 from fovea.run import Run, read_predictions
-from fovea.uses import plots
+from fovea.uses import grid, plots
 from fovea.uses.inspect import draw_samples
 
 _CSS_PIXELS = 0.58  # per pixel of a plot: its type comes out as large as the page's
@@ -47,7 +47,7 @@ def draw_pictures(run: Run, dataset: Dataset, split_name: str = "test", out: Pat
                 for i in chosen
             ]
             picked = split.images[torch.tensor(chosen)]
-            plots.draw_images(out / "plots" / f"{name}.png", picked, captions, title, [wrong[i] for i in chosen])
+            grid.draw_images(out / "plots" / f"{name}.png", picked, captions, title, [wrong[i] for i in chosen])
 
 
 def draw_charts(folder: Path, metrics: dict[str, Any]) -> None:
