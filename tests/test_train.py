@@ -162,6 +162,18 @@ def test_best_is_chosen_on_val(tmp_path: Path) -> None:
     assert (logits.argmax(1) == val.labels).double().mean().item() == pytest.approx(scores[best][0], abs=1e-5)
 
 
+def test_small_data_gets_more_epochs_unless_they_are_named(tmp_path: Path, fovea) -> None:
+    data = "synthetic:num_images=100"  # 72 to train on: 2 steps of 64 an epoch
+    result = fovea("train", data, "--set", "min_steps=9", "--set", "epochs=3", "--out", "named")
+    assert len(Run("named").results) == 5
+    assert "5 epochs instead of 3" in result.stdout
+    assert Run("named").config.epochs == 5
+    assert fovea("train", data, "--epochs", 3, "--out", "fewer").code == 0
+    assert len(Run("fewer").results) == 3
+    config = package.train(data, "tutorial", tmp_path / "run", quiet=True, device="cpu", epochs=1).config
+    assert (config.epochs, config.min_steps) == (1, 0)
+
+
 def test_train_loss_weighs_a_small_last_batch_rightly(tmp_path: Path) -> None:
     """80 images in batches of 32, 32 and 16: the epoch's loss is the mean over images, not over batches."""
     run = package.train(

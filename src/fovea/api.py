@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import shlex
 import shutil
@@ -65,6 +66,8 @@ def resolve(
     """The config that a recipe and settings make, and the data set where it was given loaded. Raises ConfigError."""
     values = {**everyday_settings(**options), **(settings or {})}
     name = data if isinstance(data, str) else data.name
+    if "epochs" in values:
+        values = {"min_steps": 0, **values}  # who names the epochs gets them
     config: RunConfig = registry.recipe.get(recipe)(name).with_values(values)
     pick_device(config.device)  # what cannot work says so before anything is loaded or written
     registry.model.bind(config.model, num_given=3)
@@ -78,6 +81,7 @@ def train_config(
     """Train as `config` says into a new run folder; loads the data where it is not given."""
     dataset = dataset or _prepare(config.data, display)
     display.say(str(dataset))
+    config = _with_enough_epochs(config, len(dataset.train), display)
     model, info = build(config, dataset)
     _try_augmentations(config, dataset, info)
     path = create_run(out, f"{folder_name(config.data.name)}-{config.recipe}")
@@ -166,6 +170,16 @@ def _train_into(run: Run, dataset: Dataset, model: Model, display: Display, on_e
             print(f"\nstopped; go on with: fovea train --resume {shlex.quote(str(run.path))}", file=sys.stderr)
         raise
     return run
+
+
+def _with_enough_epochs(config: RunConfig, num_images: int, display: Display) -> RunConfig:
+    """More epochs where those of the recipe hold fewer than `min_steps`."""
+    steps = math.ceil(num_images / config.batch_size)
+    epochs = math.ceil(config.min_steps / steps)
+    if epochs <= config.epochs:
+        return config
+    display.say(f"{epochs} epochs instead of {config.epochs}, as one holds {steps} steps only; --epochs overrides that")
+    return config.model_copy(update={"epochs": epochs})
 
 
 def _try_augmentations(config: RunConfig, dataset: Dataset, info: ModelInfo) -> None:
