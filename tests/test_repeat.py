@@ -65,10 +65,22 @@ def test_from_python_and_bad_input(fovea, tmp_path: Path) -> None:
         package.load_data("synthetic:num_images=100"), 2, out=tmp_path / "group", quiet=True, epochs=1, device="cpu"
     )
     assert [run.config.seed for run in repeat.members(group)] == [0, 1]
-    for words in (["--seeds", 0], ["--seeds", 2, "--model", "convne"], ["--seeds", 2, "--out", group]):
+    for words in (
+        ["--seeds", 0],
+        ["--seeds", 2, "--model", "convne"],
+        ["--seeds", 2, "--out", group],
+        ["--seeds", 2, "--augment", "shift:99", "--out", "left"],
+    ):
         result = fovea(*WORDS, *words)
         assert result.code == 2
         assert result.stderr.count("\n") == 1
+    assert not Path("left").exists(), "a group of which no run began leaves nothing"
+    config = (group / "group.yaml").read_bytes()
+    (group / "group.yaml").unlink()
+    result = fovea("train", "--resume", group)
+    assert result.code == 2
+    assert "group.yaml" in result.stderr
+    (group / "group.yaml").write_bytes(config)
     (group / "group.json").write_text("{")
     result = fovea("train", "--resume", group)
     assert result.code == 2

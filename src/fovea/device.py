@@ -13,7 +13,7 @@ import torch
 from fovea.errors import DeviceError
 
 # Up to this many pixels a step, a second thread saves less than it costs: each operation lasts some microseconds,
-# and wherever another program holds a core, every one of them waits for it (benchmarks/small_steps.md).
+# and wherever another program holds a core, every one of them waits for it (EXPERIMENTS.md).
 SMALL_STEP_PIXELS = 32 * 32 * 8
 
 

@@ -21,7 +21,7 @@ from fovea.config import RunConfig
 from fovea.data.types import Dataset
 from fovea.engine.progress import Display
 from fovea.errors import ConfigError, RunError
-from fovea.run import Run, create_run
+from fovea.run import Run, create_run, read_text
 from fovea.uses.compare import compare
 
 
@@ -40,15 +40,19 @@ def train_seeds(
     dataset = dataset or api.load_data(config.data.name, display, **config.data.model_dump(exclude={"name"}))
     name = f"{api.folder_name(config.data.name)}-{config.recipe}-seeds"
     path = create_run(None if out is None else str(out), name)
-    files.write_text(path / "group.yaml", config.to_yaml())
-    files.write_json(path / "group.json", {"seeds": list(range(config.seed, config.seed + seeds))})
-    return _finish(path, config, dataset, display)
+    try:
+        files.write_text(path / "group.yaml", config.to_yaml())
+        files.write_json(path / "group.json", {"seeds": list(range(config.seed, config.seed + seeds))})
+        return _finish(path, config, dataset, display)
+    finally:
+        if not any(path.glob("seed-*")):  # not even the first run began
+            shutil.rmtree(path)
 
 
 def resume_seeds(path: str | Path, quiet: bool = False, display: Display | None = None) -> Path:
     """Go on with a group that was stopped: finish the run under way, then train what is missing."""
     path = Path(path)
-    config = RunConfig.from_yaml((path / "group.yaml").read_text(encoding="utf-8"), str(path / "group.yaml"))
+    config = RunConfig.from_yaml(read_text(path / "group.yaml"), str(path / "group.yaml"))
     return _finish(path, config, None, display or Display(quiet=quiet))
 
 

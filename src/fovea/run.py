@@ -50,7 +50,7 @@ class ModelInfo:
 
 
 class Run:
-    """A run folder that exists. Attributes read the files anew when first asked for."""
+    """A run folder that exists. Its attributes read the files; `config` and `info`, which never change, only once."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -168,7 +168,7 @@ class Run:
             raise RunError(f"{path} is damaged or cut short ({kind}): restore it, or train anew") from None
 
     def _text(self, name: str) -> str:
-        return _read_text(self.path / name)
+        return read_text(self.path / name)
 
     def _json(self, name: str) -> Any:
         try:
@@ -251,7 +251,8 @@ def load_weights(model: torch.nn.Module, state: dict[str, Tensor], where: str) -
     model.load_state_dict(state)
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file in a run folder. Raises RunError naming it."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -261,7 +262,7 @@ def _read_text(path: Path) -> str:
 
 
 def _read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    text = _read_text(path)
+    text = read_text(path)
     reader = csv.DictReader(io.StringIO(text))
     if tuple(reader.fieldnames or ())[: len(columns)] != columns:
         raise _damaged(path, f"its columns are not {', '.join(columns)}")

@@ -74,7 +74,7 @@ def write_report(run: Run) -> Path:
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
     page = environment.get_template("report.html").render(
         run=run, config=config, info=info, metrics=metrics, results=results, environment=made,
-        loss_table=_loss_table(steps), pictures=_pictures(run), confused=most_confused(metrics) if metrics else [],
+        loss_table=_loss_table(steps), pictures=_pictures(run),
         summary=_summary(metrics), settings=_settings(run), many_classes=len(info.classes) > _MANY_CLASSES,
         train_time=clock(sum(float(row["seconds"]) for row in results)), now=datetime.now().strftime("%Y-%m-%d %H:%M"),
     )  # fmt: skip
