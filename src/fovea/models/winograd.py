@@ -78,7 +78,7 @@ class _Winograd(torch.autograd.Function):
         return out[:, :height, :width].permute(0, 3, 1, 2)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor]:
         back, kernel, tile = _transforms()
         weights, *kept = ctx.saved_tensors

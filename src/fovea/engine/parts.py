@@ -1,0 +1,72 @@
+"""Gradients of a batch that is cut into parts, which the cores of a CPU take one each.
+
+PyTorch shares out every single operation among its threads, and after each of them all wait for the slowest. Where a
+whole part of the batch goes through the network on one core, they wait once a step (benchmarks/cores.md). What comes out
+depends on the size of the parts and not on the number of cores: gradients are summed in the order of the parts.
+Batch normalization sees one part at a time (ghost batches: Hoffer et al. 2017).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor, nn
+
+from fovea.models.base import Model
+
+Loss = Callable[[Model, Tensor, Tensor], Tensor]
+"""Network, `(B, C, H, W)` images and labels to the mean loss."""
+
+
+class Parts:
+    """Sets the gradients of a model's parameters, part by part; `close` when done."""
+
+    def __init__(self, model: Model, part_size: int, num_threads: int) -> None:
+        self._model, self._part_size = model, part_size
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._replicas: list[Model] = []
+        # One operation, one thread: torch's own are for those who wait.
+        self._pool = ThreadPoolExecutor(num_threads, "fovea-part", torch.set_num_threads, (1,))
+
+    def backward(self, images: Tensor, labels: Tensor, loss: Loss) -> Tensor:
+        """Set `grad` of every parameter as for the mean loss of the batch, and return that loss, a scalar."""
+        pieces = list(zip(torch.split(images, self._part_size), torch.split(labels, self._part_size), strict=True))
+        while len(self._replicas) < len(pieces):
+            self._replicas.append(_replica(self._model))
+        replicas = self._replicas[: len(pieces)]
+        for replica in replicas:
+            replica.train(self._model.training)
+            for own, buffer in zip(replica.buffers(), self._model.buffers(), strict=True):
+                own.copy_(buffer)
+
+        def one(replica: Model, piece: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+            value = loss(replica, *piece) * (len(piece[0]) / len(images))
+            return value.detach(), torch.autograd.grad(value, self._parameters, allow_unused=True)
+
+        done = list(self._pool.map(one, replicas, pieces))
+        for parameter, *gradients in zip(self._parameters, *(gradients for _, gradients in done), strict=True):
+            there = [gradient for gradient in gradients if gradient is not None]
+            parameter.grad = sum(there[1:], there[0]) if there else None
+        self._gather_buffers(replicas)
+        return torch.stack([value for value, _ in done]).sum()
+
+    def _gather_buffers(self, replicas: list[Model]) -> None:
+        """Move the model's running averages by the mean of what the parts moved theirs."""
+        for buffer, *owns in zip(self._model.buffers(), *(replica.buffers() for replica in replicas), strict=True):
+            if buffer.is_floating_point():
+                buffer += torch.stack([own - buffer for own in owns]).mean(0)  # exact where nothing moved
+            else:
+                buffer.copy_(owns[0])  # a count of steps
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _replica(model: Model) -> Model:
+    """The same parameters with buffers of its own."""
+    shared: dict[int, nn.Parameter] = {id(parameter): parameter for parameter in model.parameters()}
+    return copy.deepcopy(model, shared)
