@@ -28,6 +28,8 @@ from fovea.engine.progress import Display
 from fovea.engine.train import OnEpoch, build, fit
 from fovea.errors import ConfigError, RunError, nearest
 from fovea.models.base import Model
+from fovea.optim.build import check_optimizer, with_habits
+from fovea.optim.schedules import build_schedule
 from fovea.run import ModelInfo, Run, create_run
 from fovea.uses.predict import Classifier
 from fovea.uses.report import draw_charts, draw_pictures, write_report
@@ -68,7 +70,10 @@ def resolve(
     name = data if isinstance(data, str) else data.name
     if "epochs" in values:
         values = {"min_steps": 0, **values}  # who names the epochs gets them
-    config: RunConfig = registry.recipe.get(recipe)(name).with_values(values)
+    config: RunConfig = registry.recipe.get(recipe)(name)
+    config = config.with_values(with_habits(config, values))
+    check_optimizer(config.optim, given=values)
+    build_schedule(config.schedule, num_steps=1)
     pick_device(config.device)  # what cannot work says so before anything is loaded or written
     registry.model.bind(config.model, num_given=3)
     build_augmentations(config.augment)

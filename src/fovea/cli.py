@@ -46,11 +46,14 @@ def common(
 
 @app.command("list")
 def list_parts(
-    kind: Annotated[str | None, typer.Argument(help="recipes, models, data or augmentations; all without it.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Argument(help="recipes, models, data, augmentations, optimizers or schedules; all without it."),
+    ] = None,
     plugin: Plugin = None,
     as_json: Json = False,
 ) -> None:
-    """Show the recipes, models, data sets and augmentations."""
+    """Show the recipes, models, data sets, augmentations, optimizers and schedules."""
     load_plugins(plugin)
     if kind is not None and kind not in registry.REGISTRIES:
         raise UnknownName("kind", kind, registry.REGISTRIES)

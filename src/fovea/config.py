@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -32,9 +32,9 @@ class DataConfig(_Part):
 
 
 class OptimConfig(_Part):
-    """The optimizer; `lr` is the highest that the schedule reaches."""
+    """The optimizer. A schedule scales `lr`, which is the highest that it reaches."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
+    name: str = "sgd"  # a registered optimizer, with its own options: `muon:steps=3`
     lr: float = Field(0.01, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)  # adamw: its first beta
     weight_decay: float = Field(0.0, ge=0)
@@ -44,8 +44,15 @@ class OptimConfig(_Part):
 class ScheduleConfig(_Part):
     """How lr changes over the run."""
 
-    name: Literal["constant", "cosine"] = "constant"
+    name: str = "constant"  # a registered schedule, with its own options: `step:at=0.5/0.75`
     warmup: float = Field(0.0, ge=0, lt=1)  # the fraction of all steps over which lr rises from 0
+
+
+class EmaConfig(_Part):
+    """The running average of the weights, which is what is validated, saved and tested."""
+
+    span: float = Field(0.0, ge=0, le=0.5)  # how far it looks back, as a fraction of the steps so far; 0: no average
+    every: int = Field(5, ge=1)  # steps between two updates
 
 
 class RunConfig(_Part):
@@ -59,6 +66,7 @@ class RunConfig(_Part):
     augment: tuple[str, ...] = ()
     optim: OptimConfig = OptimConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    ema: EmaConfig = EmaConfig()
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     epochs: int = Field(ge=0)
     min_steps: int = Field(0, ge=0)  # where the data is so small that the epochs hold fewer steps, more epochs are run
@@ -96,18 +104,22 @@ class RunConfig(_Part):
                 raise ConfigError("cut short")
         except (yaml.YAMLError, ConfigError):
             raise RunError(f"{where} is damaged: restore it, or train anew") from None
-        lacking = [path for path in _paths(config.model_dump()) if path not in _paths(tree)]
+        younger = {path for path in _paths(config.model_dump()) if path.partition(".")[0] in _YOUNGER - set(tree)}
+        lacking = [path for path in _paths(config.model_dump()) if path not in younger.union(_paths(tree))]
         if lacking:  # a default could differ from what was run
             raise RunError(f"{where} is damaged (lacks {lacking[0]}): restore it, or train anew")
         return config
 
 
+# Settings that the first run folders did not have: the default of each does what was done without it.
+_YOUNGER = {"ema"}
+
 # The settings that have an option, and a keyword in Python, of their own.
 EVERYDAY = {
     "model": "model", "weights": "weights", "augment": "augment", "epochs": "epochs", "batch_size": "batch_size",
-    "lr": "optim.lr", "momentum": "optim.momentum", "weight_decay": "optim.weight_decay", "seed": "seed",
-    "device": "device", "data_dir": "data.data_dir", "image_size": "data.image_size",
-    "val_fraction": "data.val_fraction", "skip_bad": "data.skip_bad",
+    "optimizer": "optim.name", "lr": "optim.lr", "momentum": "optim.momentum", "weight_decay": "optim.weight_decay",
+    "schedule": "schedule.name", "seed": "seed", "device": "device", "data_dir": "data.data_dir",
+    "image_size": "data.image_size", "val_fraction": "data.val_fraction", "skip_bad": "data.skip_bad",
 }  # fmt: skip
 
 

@@ -19,9 +19,13 @@ def train(
     model: Annotated[str | None, typer.Option(help="A network other than the recipe's.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="One that `fovea list optimizers` shows [the recipe's].")
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate (its highest, under a schedule).")] = None,
-    momentum: Annotated[float | None, typer.Option(help="Momentum of SGD.")] = None,
+    momentum: Annotated[float | None, typer.Option(help="Momentum, for instance 0.9.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Weight decay.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="One that `fovea list schedules` shows [the recipe's].")] = None,
     augment: Augment = None,
     seed: Annotated[int | None, typer.Option(help="Of first weights, order and augmentation.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Train this many times, from --seed on, and compare.")] = None,
@@ -42,8 +46,8 @@ def train(
     """Train a classifier, test it once, write the report."""
     load_plugins(plugin)
     everyday: dict[str, Any] = {
-        "model": model, "epochs": epochs, "batch_size": batch_size, "lr": lr, "momentum": momentum,
-        "weight_decay": weight_decay, "augment": augment, "seed": seed, "device": device,
+        "model": model, "epochs": epochs, "batch_size": batch_size, "optimizer": optimizer, "lr": lr,
+        "momentum": momentum, "weight_decay": weight_decay, "schedule": schedule, "augment": augment, "seed": seed, "device": device,
         "weights": weights, "data_dir": data_dir, "image_size": image_size, "val_fraction": val_fraction,
         "skip_bad": skip_bad or None,
     }  # fmt: skip

@@ -21,8 +21,9 @@ from fovea.engine.evaluate import infer
 from fovea.engine.progress import Display
 from fovea.errors import Diverged, RunError
 from fovea.models.base import Model, build_model, num_parameters
-from fovea.optim.build import build_optimizer
-from fovea.optim.schedules import lr_factor
+from fovea.optim.average import WeightAverage
+from fovea.optim.build import build_optimizer, set_lr
+from fovea.optim.schedules import build_schedule
 from fovea.run import RESULTS_COLUMNS, ModelInfo, Run, load_weights, read_weights
 
 AUTO_LOGS_PER_EPOCH = 6
@@ -70,9 +71,11 @@ def _fit(
     torch.manual_seed(config.seed)
     loader = Loader(dataset.train, preprocess, config.batch_size, device, config.seed, config.augment, shuffle=True)
     optimizer = build_optimizer(config.optim, model)
-    state = _State(run, model, optimizer, dataset.train.fingerprint())
+    highest_lrs = [group["lr"] for group in optimizer.param_groups]
+    lr_factor = build_schedule(config.schedule, len(loader) * config.epochs)
+    average = WeightAverage(config.ema, model)
+    state = _State(run, model, optimizer, average, dataset.train.fingerprint())
     first_epoch = state.restore(device) + 1
-    num_steps = len(loader) * config.epochs
     log_every = config.log_interval or max(1, len(loader) // AUTO_LOGS_PER_EPOCH)
     log_every = min(log_every, len(loader))
     display.say(f"training on {describe(device)}, {num_parameters(model):,} parameters")
@@ -84,14 +87,15 @@ def _fit(
         losses = torch.zeros(len(loader), device=device)
         done = (epoch - first_epoch) * loader.num_images
         for step, (images, labels) in enumerate(loader.epoch(epoch), start=1):
-            lr = config.optim.lr * lr_factor(config.schedule, (epoch - 1) * len(loader) + step - 1, num_steps)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
+            total_steps = (epoch - 1) * len(loader) + step
+            factor = lr_factor(total_steps - 1)
+            set_lr(optimizer, highest_lrs, factor)
 
             optimizer.zero_grad()
             loss = F.cross_entropy(model(images), labels, label_smoothing=config.label_smoothing)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            average.update(total_steps, force=step == len(loader))
 
             losses[step - 1] = loss.detach()
             display.advance(done + step * config.batch_size, f"epoch {epoch}/{config.epochs}")
@@ -103,7 +107,8 @@ def _fit(
 
         train_loss = _epoch_loss(losses, loader, epoch, run)
         seconds = time.perf_counter() - begun
-        val_loss, val_accuracy = _validate(model, dataset, preprocess, device, epoch, run)
+        val_loss, val_accuracy = _validate(average.model, dataset, preprocess, device, epoch, run)
+        lr = config.optim.lr * factor
         row = (epoch, train_loss, val_loss, val_accuracy, lr, seconds, loader.num_images / seconds)
         record = dict(zip(RESULTS_COLUMNS, row, strict=True))
         state.end_epoch(record, device)
@@ -116,8 +121,11 @@ def _fit(
 class _State:
     """What is saved after each epoch, so that a run can go on as if it had never stopped."""
 
-    def __init__(self, run: Run, model: Model, optimizer: torch.optim.Optimizer, fingerprint: int) -> None:
-        self.run, self.model, self.optimizer, self.fingerprint = run, model, optimizer, fingerprint
+    def __init__(
+        self, run: Run, model: Model, optimizer: torch.optim.Optimizer, average: WeightAverage, fingerprint: int
+    ) -> None:
+        self.run, self.model, self.optimizer, self.average = run, model, optimizer, average
+        self.fingerprint = fingerprint
         self.results: list[list[Any]] = []
         self.steps: list[list[Any]] = []
         self.best: list[float] = []  # val accuracy and minus val loss, of the best epoch so far
@@ -133,6 +141,7 @@ class _State:
                 raise RunError(f"the training images are no longer those that {self.run.path} began with: train anew")
             load_weights(self.model, saved["model"], str(self.run.path / "resume.pt"))
             self.optimizer.load_state_dict(saved["optimizer"])
+            self.average.load_state_dict(saved.get("average", {}))
             set_rng_state(saved["rng"], device)
             self.results, self.steps, self.best = saved["results"], saved["steps"], saved["best"]
             self.run.save_history(self.results, self.steps)
@@ -148,18 +157,18 @@ class _State:
         score = [] if record["val_loss"] is None else [record["val_accuracy"], -record["val_loss"]]
         if not score or score > self.best:
             self.best = score
-            self.run.save_weights("best", self.model.state_dict())
+            self.run.save_weights("best", self.average.model.state_dict())
         self._save(record["epoch"], device)
 
     def _save(self, epoch: int, device: torch.device) -> None:
-        self.run.save_weights("last", self.model.state_dict())
+        self.run.save_weights("last", self.average.model.state_dict())
         if epoch == 0:
-            self.run.save_weights("best", self.model.state_dict())
+            self.run.save_weights("best", self.average.model.state_dict())
         self.run.save_history(self.results, self.steps)
         # The last file written: until it stands, the epoch before it counts.
         self.run.save_resume({
             "epoch": epoch, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
-            "rng": rng_state(device), "fingerprint": self.fingerprint,
+            "average": self.average.state_dict(), "rng": rng_state(device), "fingerprint": self.fingerprint,
             "results": self.results, "steps": self.steps, "best": self.best,
         })  # fmt: skip
 
