@@ -22,10 +22,12 @@ from fovea.config import DataConfig, RunConfig, everyday_settings, validated
 from fovea.data.loader import Loader, build_augmentations
 from fovea.data.prepare import HeldOut, prepare, split_off
 from fovea.data.types import Dataset
-from fovea.device import describe, hardware, pick_device
+from fovea.device import describe, hardware, pick_device, pick_precision
+from fovea.engine.cost import Cost
 from fovea.engine.evaluate import evaluate_split, untrained_model
 from fovea.engine.progress import Display
 from fovea.engine.train import OnEpoch, build, fit
+from fovea.engine.views import views_of
 from fovea.errors import ConfigError, RunError, nearest
 from fovea.models.base import Model
 from fovea.optim.build import check_optimizer, with_habits
@@ -72,9 +74,10 @@ def resolve(
         values = {"min_steps": 0, **values}  # who names the epochs gets them
     config: RunConfig = registry.recipe.get(recipe)(name)
     config = config.with_values(with_habits(config, values))
+    # What cannot work says so before anything is loaded or written.
+    config = config.model_copy(update={"precision": pick_precision(config.precision, pick_device(config.device))})
     check_optimizer(config.optim, given=values)
     build_schedule(config.schedule, num_steps=1)
-    pick_device(config.device)  # what cannot work says so before anything is loaded or written
     registry.model.bind(config.model, num_given=3)
     build_augmentations(config.augment)
     return _with_loaded(config, data, values) if isinstance(data, Dataset) else (config, None)
@@ -87,17 +90,19 @@ def train_config(
     dataset = dataset or _prepare(config.data, display)
     display.say(str(dataset))
     config = _with_enough_epochs(config, len(dataset.train), display)
+    device = pick_device(config.device)
+    cost = Cost(device)
     model, info = build(config, dataset)
     _try_augmentations(config, dataset, info)
     path = create_run(out, f"{folder_name(config.data.name)}-{config.recipe}")
     try:
         files.write_text(path / "config.yaml", config.to_yaml())
-        files.write_json(path / "environment.json", _environment(config, describe(pick_device(config.device))))
+        files.write_json(path / "environment.json", _environment(config, describe(device, info.precision)))
         if dataset.held_out:
             files.write_json(path / "split.json", dataset.held_out)
         run = Run(path)
         run.save_info(info)
-        return _train_into(run, dataset, model, display, on_epoch)
+        return _train_into(run, dataset, model, display, on_epoch, cost)
     finally:
         if not (path / "resume.pt").exists():  # not even the first weights could be saved
             shutil.rmtree(path)
@@ -114,23 +119,28 @@ def resume(
     files.remove_leftovers(run.path)
     display = display or Display(quiet=quiet)
     dataset = _prepare(run.config.data, display, run)
-    return _train_into(run, dataset, model, display, on_epoch)
+    return _train_into(run, dataset, model, display, on_epoch, Cost(pick_device(run.config.device)))
 
 
 def evaluate(
     run: Run | str | Path, data: str | Dataset | None = None, split: str = "test", device: str = "auto",
     data_dir: str | None = None, out: str | Path | None = None, display: Display | None = None,
+    views: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Evaluate a run's best weights; returns what metrics.json holds.
 
-    The run's own test split is written into the run folder; another split or data set into `out`, by default
-    `evaluations/<data>-<split>` in the run folder.
+    The run's own test split is written into the run folder; another split, data set or number of views into `out`, by
+    default `evaluations/<data>-<split>[-<views>]` in the run folder.
+
+    Args:
+        views: `one`, `mirror` or `mirror-shift`, whose logits are averaged; by default those of the run.
     """
     run = _as_run(run)
+    views_of(views or "one")  # an unknown name says so before anything is loaded
     display = display or Display(quiet=True)
     dataset = _evaluation_data(run, data, split, data_dir, display)
-    target = evaluation_folder(run, dataset.name if data is not None else None, split, out)
-    metrics = evaluate_split(run, dataset, split, pick_device(device), target)
+    target = evaluation_folder(run, dataset.name if data is not None else None, split, out, views)
+    metrics = evaluate_split(run, dataset, split, pick_device(device), target, views)
     draw_pictures(run, dataset, split, target)
     if target == run.path:
         write_report(run)
@@ -139,13 +149,16 @@ def evaluate(
     return metrics
 
 
-def evaluation_folder(run: Run, data: str | None, split: str, out: str | Path | None = None) -> Path:
-    """Where `evaluate` writes: the run folder itself for the run's own test split."""
+def evaluation_folder(
+    run: Run, data: str | None, split: str, out: str | Path | None = None, views: str | None = None
+) -> Path:
+    """Where `evaluate` writes: the run folder itself for the run's own test split, seen by the run's own views."""
     if out is not None:
         return Path(out)
-    if data is None and split == "test":
+    others = f"-{views}" if views not in (None, run.info.views) else ""
+    if data is None and split == "test" and not others:
         return run.path
-    return run.path / "evaluations" / f"{folder_name(data or run.config.data.name)}-{split}"
+    return run.path / "evaluations" / f"{folder_name(data or run.config.data.name)}-{split}{others}"
 
 
 def report(run: Run | str | Path) -> Path:
@@ -163,9 +176,11 @@ def folder_name(name: str) -> str:
     return Path(name.partition(":")[0]).resolve().name if Path(name).is_dir() else name.partition(":")[0]
 
 
-def _train_into(run: Run, dataset: Dataset, model: Model, display: Display, on_epoch: OnEpoch | None) -> Run:
+def _train_into(
+    run: Run, dataset: Dataset, model: Model, display: Display, on_epoch: OnEpoch | None, cost: Cost
+) -> Run:
     try:
-        fit(run, dataset, model, display, on_epoch)
+        fit(run, dataset, model, display, on_epoch, cost)
         if "test" in dataset.splits:
             evaluate_split(run, dataset, "test", pick_device(run.config.device), run.path)
             draw_pictures(run, dataset)

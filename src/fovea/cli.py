@@ -21,6 +21,7 @@ from fovea.options import (
     RunArgument,
     SkipBad,
     ValFraction,
+    Views,
 )
 from fovea.program import display_for, load_plugins, print_json, show_comparison
 from fovea.train_command import train
@@ -108,6 +109,7 @@ def evaluate(
     run: RunArgument,
     data: Annotated[str | None, typer.Option(help="Other data than the run's.")] = None,
     split: Annotated[str, typer.Option(help="test, val or train.")] = "test",
+    views: Views = None,
     device: Device = "auto",
     data_dir: DataDir = None,
     out: Annotated[str | None, typer.Option(help="Where the results go [the run folder].")] = None,
@@ -121,8 +123,8 @@ def evaluate(
     from fovea.uses.tables import print_metrics
 
     opened = Run(run)
-    target = api.evaluation_folder(opened, data, split, out)
-    metrics = api.evaluate(opened, data, split, device, data_dir, out, display_for(as_json))
+    target = api.evaluation_folder(opened, data, split, out, views)
+    metrics = api.evaluate(opened, data, split, device, data_dir, out, display_for(as_json), views)
     if as_json:
         print_json(metrics)
         return

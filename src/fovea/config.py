@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,6 +17,10 @@ class _Part(BaseModel):
 
 
 PartT = TypeVar("PartT", bound=_Part)
+
+
+Views = Literal["one", "mirror", "mirror-shift"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 class DataConfig(_Part):
@@ -71,6 +75,8 @@ class RunConfig(_Part):
     epochs: int = Field(ge=0)
     min_steps: int = Field(0, ge=0)  # where the data is so small that the epochs hold fewer steps, more epochs are run
     batch_size: int = Field(ge=1)
+    views: Views = "one"  # of each image, whose logits are averaged at test time
+    precision: Precision = "auto"  # of the network's arithmetic; the weights stay float32
     log_interval: int = Field(0, ge=0)  # steps between two running losses; 0: about six an epoch, not printed
     seed: int = Field(0, ge=0, lt=2**63)
     device: str = "auto"
@@ -99,27 +105,28 @@ class RunConfig(_Part):
         """Read config.yaml, which names every setting. Raises RunError."""
         try:
             tree = yaml.safe_load(text)
-            config = validated(RunConfig, tree)
+            config = validated(RunConfig, {**_BEFORE, **tree} if isinstance(tree, dict) else tree)
             if not text.endswith("\n"):  # `device: cuda` cut short may still be a device
                 raise ConfigError("cut short")
         except (yaml.YAMLError, ConfigError):
             raise RunError(f"{where} is damaged: restore it, or train anew") from None
-        younger = {path for path in _paths(config.model_dump()) if path.partition(".")[0] in _YOUNGER - set(tree)}
-        lacking = [path for path in _paths(config.model_dump()) if path not in younger.union(_paths(tree))]
+        lacking = [path for path in _paths(config.model_dump()) if path not in _paths({**_BEFORE, **tree})]
         if lacking:  # a default could differ from what was run
             raise RunError(f"{where} is damaged (lacks {lacking[0]}): restore it, or train anew")
         return config
 
 
-# Settings that the first run folders did not have: the default of each does what was done without it.
-_YOUNGER = {"ema"}
+# Settings younger than some run folders, with what Fovea did before it had them. (`seed` and `device` stand below them in
+# config.yaml, so that a file cut short does not pass for an old one.)
+_BEFORE = {"ema": EmaConfig().model_dump(), "views": "one", "precision": "fp32"}
 
 # The settings that have an option, and a keyword in Python, of their own.
 EVERYDAY = {
     "model": "model", "weights": "weights", "augment": "augment", "epochs": "epochs", "batch_size": "batch_size",
     "optimizer": "optim.name", "lr": "optim.lr", "momentum": "optim.momentum", "weight_decay": "optim.weight_decay",
     "schedule": "schedule.name", "seed": "seed", "device": "device", "data_dir": "data.data_dir",
-    "image_size": "data.image_size", "val_fraction": "data.val_fraction", "skip_bad": "data.skip_bad",
+    "image_size": "data.image_size", "val_fraction": "data.val_fraction", "views": "views", "precision": "precision",
+    "skip_bad": "data.skip_bad",
 }  # fmt: skip
 
 

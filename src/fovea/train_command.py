@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from fovea.errors import ConfigError
-from fovea.options import Augment, DataDir, ImageSize, Json, Plugin, SkipBad, ValFraction
+from fovea.options import Augment, DataDir, ImageSize, Json, Plugin, Precision, SkipBad, ValFraction, Views
 from fovea.program import display_for, load_plugins, print_json, show_comparison
 
 
@@ -35,6 +35,8 @@ def train(
     data_dir: DataDir = None,
     image_size: ImageSize = None,
     val_fraction: ValFraction = None,
+    views: Views = None,
+    precision: Precision = None,
     skip_bad: SkipBad = False,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="path.to.field=value, for any field of config.yaml; repeatable.")
@@ -47,9 +49,9 @@ def train(
     load_plugins(plugin)
     everyday: dict[str, Any] = {
         "model": model, "epochs": epochs, "batch_size": batch_size, "optimizer": optimizer, "lr": lr,
-        "momentum": momentum, "weight_decay": weight_decay, "schedule": schedule, "augment": augment, "seed": seed, "device": device,
-        "weights": weights, "data_dir": data_dir, "image_size": image_size, "val_fraction": val_fraction,
-        "skip_bad": skip_bad or None,
+        "momentum": momentum, "weight_decay": weight_decay, "schedule": schedule, "augment": augment, "seed": seed,
+        "device": device, "weights": weights, "data_dir": data_dir, "image_size": image_size, "val_fraction": val_fraction,
+        "views": views, "precision": precision, "skip_bad": skip_bad or None,
     }  # fmt: skip
     if resume is not None:
         if data or recipe or out or settings or seeds or any(value is not None for value in everyday.values()):
@@ -59,7 +61,7 @@ def train(
 
     from fovea import api, repeat
     from fovea.config import parse_settings
-    from fovea.uses.tables import accuracy_line
+    from fovea.uses.tables import accuracy_line, cost_line
 
     display = display_for(as_json)
     chosen, overrides = recipe or api.DEFAULT_RECIPE, parse_settings(settings or [])
@@ -76,9 +78,11 @@ def train(
         run = api.train(str(data), chosen, out, overrides, display=display, **everyday)
     metrics = run.metrics if run.has("metrics.json") else None
     if as_json:
-        print_json({"run": str(run.path), "metrics": metrics})
+        print_json({"run": str(run.path), "metrics": metrics, "cost": run.cost if run.has("cost.json") else None})
         return
     if metrics is not None:
         print(accuracy_line(metrics))
+    if run.has("cost.json"):
+        print(cost_line(run.cost, metrics))
     print(f"run: {run.path}")
     print(f"report: {run.path / 'report.html'}")

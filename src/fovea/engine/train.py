@@ -16,7 +16,16 @@ from fovea.config import RunConfig
 from fovea.data.loader import Loader
 from fovea.data.preprocess import Preprocess, statistics, to_unit
 from fovea.data.types import Dataset
-from fovea.device import describe, pick_device, reproducible, rng_state, set_rng_state
+from fovea.device import (
+    autocast,
+    describe,
+    pick_device,
+    pick_precision,
+    reproducible,
+    rng_state,
+    set_rng_state,
+)
+from fovea.engine.cost import Cost
 from fovea.engine.evaluate import infer
 from fovea.engine.progress import Display
 from fovea.errors import Diverged, RunError
@@ -43,13 +52,18 @@ def build(config: RunConfig, dataset: Dataset) -> tuple[Model, ModelInfo]:
     else:
         first = to_unit(dataset.train.images[:5000])  # enough for statistics, and bounded
         model.init_from_data(preprocess.standardizer(first.device)(first))
-    return model, ModelInfo(registry.model.resolve(config.model, 3), dataset.classes, preprocess, num_parameters(model))
+    precision = pick_precision(config.precision, pick_device(config.device))
+    spec = registry.model.resolve(config.model, 3)
+    return model, ModelInfo(spec, dataset.classes, preprocess, num_parameters(model), config.views, precision)
 
 
-def fit(run: Run, dataset: Dataset, model: Model, display: Display, on_epoch: OnEpoch | None = None) -> None:
+def fit(
+    run: Run, dataset: Dataset, model: Model, display: Display, on_epoch: OnEpoch | None = None,
+    cost: Cost | None = None,
+) -> None:  # fmt: skip
     """Train `model` into the run folder, from where its resume.pt stands or from the start.
 
-    The state is saved after every epoch; the same seed on the same machine gives the same steps.csv and weights.
+    `cost` is the clock that began before the model was built. The state is saved after every epoch; the same seed on the same machine gives the same steps.csv and weights.
     Raises Diverged when the loss is no longer finite, RunError when the data is no longer that of the run.
     """
     config = run.config
@@ -61,12 +75,12 @@ def fit(run: Run, dataset: Dataset, model: Model, display: Display, on_epoch: On
         reproducible(device, config.batch_size * height * width),
         display,
     ):
-        _fit(run, config, dataset, model.to(device), preprocess, device, display, on_epoch)
+        _fit(run, config, dataset, model.to(device), preprocess, device, display, on_epoch, cost or Cost(device))
 
 
 def _fit(
     run: Run, config: RunConfig, dataset: Dataset, model: Model, preprocess: Preprocess, device: torch.device,
-    display: Display, on_epoch: OnEpoch | None,
+    display: Display, on_epoch: OnEpoch | None, cost: Cost,
 ) -> None:  # fmt: skip
     torch.manual_seed(config.seed)
     loader = Loader(dataset.train, preprocess, config.batch_size, device, config.seed, config.augment, shuffle=True)
@@ -74,11 +88,13 @@ def _fit(
     highest_lrs = [group["lr"] for group in optimizer.param_groups]
     lr_factor = build_schedule(config.schedule, len(loader) * config.epochs)
     average = WeightAverage(config.ema, model)
-    state = _State(run, model, optimizer, average, dataset.train.fingerprint())
+    precision = pick_precision(run.info.precision, device)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")  # else it passes everything on as it is
+    state = _State(run, model, optimizer, average, scaler, dataset.train.fingerprint(), cost)
     first_epoch = state.restore(device) + 1
     log_every = config.log_interval or max(1, len(loader) // AUTO_LOGS_PER_EPOCH)
     log_every = min(log_every, len(loader))
-    display.say(f"training on {describe(device)}, {num_parameters(model):,} parameters")
+    display.say(f"training on {describe(device, precision)}, {num_parameters(model):,} parameters")
     display.start(loader.num_images * (config.epochs - first_epoch + 1))
     model.train()
 
@@ -92,9 +108,12 @@ def _fit(
             set_lr(optimizer, highest_lrs, factor)
 
             optimizer.zero_grad()
-            loss = F.cross_entropy(model(images), labels, label_smoothing=config.label_smoothing)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            with autocast(precision, device):
+                logits = model(images).float()
+            loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            scaler.step(optimizer)
+            scaler.update()
             average.update(total_steps, force=step == len(loader))
 
             losses[step - 1] = loss.detach()
@@ -107,7 +126,9 @@ def _fit(
 
         train_loss = _epoch_loss(losses, loader, epoch, run)
         seconds = time.perf_counter() - begun
+        cost.lap("step")
         val_loss, val_accuracy = _validate(average.model, dataset, preprocess, device, epoch, run)
+        cost.lap("val")
         lr = config.optim.lr * factor
         row = (epoch, train_loss, val_loss, val_accuracy, lr, seconds, loader.num_images / seconds)
         record = dict(zip(RESULTS_COLUMNS, row, strict=True))
@@ -122,10 +143,11 @@ class _State:
     """What is saved after each epoch, so that a run can go on as if it had never stopped."""
 
     def __init__(
-        self, run: Run, model: Model, optimizer: torch.optim.Optimizer, average: WeightAverage, fingerprint: int
-    ) -> None:
+        self, run: Run, model: Model, optimizer: torch.optim.Optimizer, average: WeightAverage,
+        scaler: torch.amp.GradScaler, fingerprint: int, cost: Cost,
+    ) -> None:  # fmt: skip
         self.run, self.model, self.optimizer, self.average = run, model, optimizer, average
-        self.fingerprint = fingerprint
+        self.scaler, self.fingerprint, self.cost = scaler, fingerprint, cost
         self.results: list[list[Any]] = []
         self.steps: list[list[Any]] = []
         self.best: list[float] = []  # val accuracy and minus val loss, of the best epoch so far
@@ -133,6 +155,7 @@ class _State:
     def restore(self, device: torch.device) -> int:
         """Go back to the last whole epoch and return its number; 0, and a first save, in a new run."""
         if not self.run.has("resume.pt"):
+            self.cost.lap("setup")
             self._save(0, device)
             return 0
         saved = self.run.load_resume()
@@ -142,12 +165,16 @@ class _State:
             load_weights(self.model, saved["model"], str(self.run.path / "resume.pt"))
             self.optimizer.load_state_dict(saved["optimizer"])
             self.average.load_state_dict(saved.get("average", {}))
+            self.scaler.load_state_dict(saved.get("scaler", {}))
+            if "cost" in saved:  # not of a run older than the clock
+                self.cost.restore(saved["cost"])
             set_rng_state(saved["rng"], device)
             self.results, self.steps, self.best = saved["results"], saved["steps"], saved["best"]
             self.run.save_history(self.results, self.steps)
             epoch: int = saved["epoch"]
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{self.run.path / 'resume.pt'} does not belong to this run: {error}") from None
+        self.cost.lap("setup")
         return epoch
 
     def end_epoch(self, record: dict[str, Any], device: torch.device) -> None:
@@ -165,12 +192,16 @@ class _State:
         if epoch == 0:
             self.run.save_weights("best", self.average.model.state_dict())
         self.run.save_history(self.results, self.steps)
+        cost = self.cost.summary()
+        self.run.save_cost(cost)
         # The last file written: until it stands, the epoch before it counts.
         self.run.save_resume({
             "epoch": epoch, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict(), "rng": rng_state(device), "fingerprint": self.fingerprint,
             "results": self.results, "steps": self.steps, "best": self.best,
+            "scaler": self.scaler.state_dict(), "cost": cost,
         })  # fmt: skip
+        self.cost.lap("save")
 
 
 def _finite_mean(losses: Tensor, start: int, stop: int, epoch: int, run: Run) -> float:
@@ -201,7 +232,7 @@ def _validate(
     """Loss and accuracy on val, or (None, None) without one. Raises Diverged where the last step broke the weights."""
     val = dataset.splits.get("val")
     split = val if val is not None else dataset.train.take(torch.arange(min(100, len(dataset.train))))
-    logits = infer(model, split, preprocess, device)
+    logits = infer(model, split, preprocess, device, precision=run.info.precision)
     loss = F.cross_entropy(logits.double(), split.labels).item()
     if not math.isfinite(loss):
         raise _diverged(loss, f"the end of epoch {epoch}", epoch, run)

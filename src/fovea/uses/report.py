@@ -60,6 +60,7 @@ def draw_charts(folder: Path, metrics: dict[str, Any]) -> None:
 def write_report(run: Run) -> Path:
     """Draw the charts anew and write report.html, from the run folder alone; returns the page's path."""
     metrics = run.metrics if run.has("metrics.json") else None
+    cost = run.cost if run.has("cost.json") else None
     results, steps, info, config, made = run.results, run.steps, run.info, run.config, run.environment
     if steps:
         plots.draw_loss(run.path / "plots" / "loss.png", steps)
@@ -76,7 +77,7 @@ def write_report(run: Run) -> Path:
         run=run, config=config, info=info, metrics=metrics, results=results, environment=made,
         loss_table=_loss_table(steps), pictures=_pictures(run),
         summary=_summary(metrics), settings=_settings(run), many_classes=len(info.classes) > _MANY_CLASSES,
-        train_time=clock(sum(float(row["seconds"]) for row in results)), now=datetime.now().strftime("%Y-%m-%d %H:%M"),
+        train_time=_train_time(cost, results), costs=_costs(cost, metrics), now=datetime.now().strftime("%Y-%m-%d %H:%M"),
     )  # fmt: skip
     path = run.path / "report.html"
     files.write_text(path, page)
@@ -114,6 +115,7 @@ def _summary(metrics: dict[str, Any] | None) -> list[str]:
         f"The test images are a sample: with 95 % confidence the share among all such images lies between "
         f"{100 * low:.1f} % and {100 * high:.1f} %. The interval knows nothing of luck in training: this is one run "
         "with one seed.",
+        *_views_line(metrics),
         f"Best recognized is {best['class']} ({100 * best['accuracy']:.1f} %), worst {worst['class']} "
         f"({100 * worst['accuracy']:.1f} %).",
     ]
@@ -127,6 +129,36 @@ def _summary(metrics: dict[str, Any] | None) -> list[str]:
     return lines
 
 
+def _views_line(metrics: dict[str, Any]) -> list[str]:
+    if metrics["views"] == 1:
+        return []
+    single = metrics["single_view"]["accuracy"]
+    return [
+        f"The network saw each image in {metrics['views']} views (mirrored, shifted) and its answers were averaged; "
+        f"by a single view, as the image is, it recognized {100 * single:.1f} %. Predictions average in the same way."
+    ]
+
+
+def _train_time(cost: dict[str, Any] | None, results: list[dict[str, str]]) -> str:
+    return clock(cost["train_seconds"] if cost is not None else sum(float(row["seconds"]) for row in results))
+
+
+def _costs(cost: dict[str, Any] | None, metrics: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Seconds and memory, for a table."""
+    rows = []
+    if cost is not None:
+        rows.append(("training, from the first weights to the last", f"{cost['train_seconds']:.2f} s"))
+        names = {"setup": "set-up", "step": "steps", "val": "validation", "save": "saving"}
+        rows += [(f"… of all: {name}", f"{cost[f'{part}_seconds']:.2f} s") for part, name in names.items()]
+        if cost["peak_memory_mb"] is not None:
+            rows.append(("peak memory", f"{cost['peak_memory_mb']:,.0f} MB"))
+    if metrics is not None and "test_seconds" in metrics:
+        rows.append((f"test, views: {metrics['views']}", f"{metrics['test_seconds']:.2f} s"))
+        if metrics["views"] > 1:
+            rows.append(("test, a single view", f"{metrics['single_view']['test_seconds']:.2f} s"))
+    return rows
+
+
 def _settings(run: Run) -> list[tuple[str, str]]:
     """The settings that matter to a reader, named as --set names them."""
     config = run.config
@@ -136,5 +168,5 @@ def _settings(run: Run) -> list[tuple[str, str]]:
         ("optim.momentum", f"{config.optim.momentum:g}"), ("optim.weight_decay", f"{config.optim.weight_decay:g}"),
         ("schedule.name", config.schedule.name), ("augment", ", ".join(config.augment) or "none"),
         ("standardize", "by train mean and std" if config.standardize else "no: only rescaled to [-1, 1]"),
-        ("data.val_fraction", f"{config.data.val_fraction:g}"), ("seed", str(config.seed)),
+        ("views", config.views), ("precision", run.info.precision), ("data.val_fraction", f"{config.data.val_fraction:g}"), ("seed", str(config.seed)),
     ]  # fmt: skip
