@@ -3,7 +3,7 @@
 config.yaml  environment.json       what was run, and on what
 results.csv  steps.csv              a row per epoch; a row per logged running loss
 metrics.json  predictions.csv       the test split
-cost.json                           seconds and memory of the training
+cost.json                           seconds and memory of the training, seconds of the test
 split.json                          ids that Fovea held out as val or test, where the data came without
 weights/{best,last}.safetensors     tensors only
 model.json                          architecture, classes, preprocessing: all that predicting needs
@@ -34,7 +34,6 @@ from fovea.metrics import METRICS_KEYS
 
 FORMAT = 1  # of the run folder; raised when an older Fovea could not read a newer folder
 RESULTS_COLUMNS = ("epoch", "train_loss", "val_loss", "val_accuracy", "lr", "seconds", "images_per_second")
-COST_KEYS = ("train_seconds", "setup_seconds", "step_seconds", "val_seconds", "save_seconds", "peak_memory_mb")
 STEPS_COLUMNS = ("epoch", "step", "loss")
 ENVIRONMENT_KEYS = ("versions", "device", "hardware", "seed", "git_commit", "command", "started")
 PREDICTIONS_COLUMNS = ("path", "label", "prediction", "probability", "label_probability")
@@ -106,8 +105,8 @@ class Run:
 
     @property
     def cost(self) -> dict[str, Any]:
-        """Seconds and memory of the training; a run older than cost.json has none."""
-        return self._table("cost.json", COST_KEYS)
+        """Seconds and memory of the training, seconds of the test; empty for a run older than cost.json."""
+        return self._table("cost.json", ()) if self.has("cost.json") else {}
 
     @property
     def held_out(self) -> dict[str, list[str]]:

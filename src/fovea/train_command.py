@@ -78,11 +78,10 @@ def train(
         run = api.train(str(data), chosen, out, overrides, display=display, **everyday)
     metrics = run.metrics if run.has("metrics.json") else None
     if as_json:
-        print_json({"run": str(run.path), "metrics": metrics, "cost": run.cost if run.has("cost.json") else None})
+        print_json({"run": str(run.path), "metrics": metrics, "cost": run.cost})
         return
     if metrics is not None:
         print(accuracy_line(metrics))
-    if run.has("cost.json"):
-        print(cost_line(run.cost, metrics))
+    print(cost_line(run.cost))
     print(f"run: {run.path}")
     print(f"report: {run.path / 'report.html'}")

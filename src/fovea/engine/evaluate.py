@@ -90,8 +90,11 @@ def untrained_model(run: Run) -> Model:
 def evaluate_split(
     run: Run, dataset: Dataset, split_name: str, device: torch.device, out: Path, views: str | None = None
 ) -> dict[str, Any]:
-    """Evaluate the run's best weights on one split, by the run's views or others; writes metrics.json and
-    predictions.csv into `out`."""
+    """Evaluate the run's best weights on one split, by the run's views or others.
+
+    Writes metrics.json, predictions.csv and, into cost.json, the seconds that it took: what repeats when it is measured
+    again stays apart from what does not.
+    """
     info = run.info
     split = match_classes(dataset, split_name, info.classes, info.preprocess)
     views = views or info.views
@@ -99,9 +102,10 @@ def evaluate_split(
     found = measure(load_model(run, device), split, info.preprocess, device, views, precision)
     metrics = compute_metrics(found.logits, split.labels, info.classes, split_name, len(views_of(views)))
     single = compute_metrics(found.single, split.labels, info.classes, split_name)
-    metrics["test_seconds"] = found.seconds
     metrics["single_view"] = {key: single[key] for key in ("accuracy", "accuracy_interval", "loss")}
-    metrics["single_view"]["test_seconds"] = found.single_seconds
+    trained = run.cost if out == run.path and run.has("cost.json") else {}
+    tested = {"test_seconds": found.seconds, "single_view_test_seconds": found.single_seconds}
+    files.write_json(out / "cost.json", {**trained, **tested})
     files.write_csv(out / "predictions.csv", PREDICTIONS_COLUMNS, prediction_rows(found.logits, split, info.classes))
     files.write_json(out / "metrics.json", metrics)
     return metrics

@@ -42,7 +42,7 @@ def compare(runs: Sequence[Run], out: Path | None = None) -> dict[str, Any]:
     trees: list[dict[str, Any]] = [json.loads(key) for key in keys]
     differing = [path for path in trees[0] if any(tree[path] != trees[0][path] for tree in trees)]
     # The same clock for all: runs older than cost.json know the seconds of their steps only.
-    seconds = _train_seconds if all(run.has("cost.json") for run in runs) else _step_seconds
+    seconds = _train_seconds if all("train_seconds" in run.cost for run in runs) else _step_seconds
     groups = []
     for key, tree in zip(keys, trees, strict=True):
         members = [run for run, own in zip(runs, settings, strict=True) if json.dumps(own, sort_keys=True) == key]

@@ -60,7 +60,6 @@ def draw_charts(folder: Path, metrics: dict[str, Any]) -> None:
 def write_report(run: Run) -> Path:
     """Draw the charts anew and write report.html, from the run folder alone; returns the page's path."""
     metrics = run.metrics if run.has("metrics.json") else None
-    cost = run.cost if run.has("cost.json") else None
     results, steps, info, config, made = run.results, run.steps, run.info, run.config, run.environment
     if steps:
         plots.draw_loss(run.path / "plots" / "loss.png", steps)
@@ -77,7 +76,7 @@ def write_report(run: Run) -> Path:
         run=run, config=config, info=info, metrics=metrics, results=results, environment=made,
         loss_table=_loss_table(steps), pictures=_pictures(run),
         summary=_summary(metrics), settings=_settings(run), many_classes=len(info.classes) > _MANY_CLASSES,
-        train_time=_train_time(cost, results), costs=_costs(cost, metrics), now=datetime.now().strftime("%Y-%m-%d %H:%M"),
+        train_time=_train_time(run.cost, results), costs=_costs(run.cost), now=datetime.now().strftime("%Y-%m-%d %H:%M"),
     )  # fmt: skip
     path = run.path / "report.html"
     files.write_text(path, page)
@@ -139,24 +138,19 @@ def _views_line(metrics: dict[str, Any]) -> list[str]:
     ]
 
 
-def _train_time(cost: dict[str, Any] | None, results: list[dict[str, str]]) -> str:
-    return clock(cost["train_seconds"] if cost is not None else sum(float(row["seconds"]) for row in results))
+def _train_time(cost: dict[str, Any], results: list[dict[str, str]]) -> str:
+    return clock(cost.get("train_seconds") or sum(float(row["seconds"]) for row in results))
 
 
-def _costs(cost: dict[str, Any] | None, metrics: dict[str, Any] | None) -> list[tuple[str, str]]:
+def _costs(cost: dict[str, Any]) -> list[tuple[str, str]]:
     """Seconds and memory, for a table."""
-    rows = []
-    if cost is not None:
-        rows.append(("training, from the first weights to the last", f"{cost['train_seconds']:.2f} s"))
-        names = {"setup": "set-up", "step": "steps", "val": "validation", "save": "saving"}
-        rows += [(f"… of all: {name}", f"{cost[f'{part}_seconds']:.2f} s") for part, name in names.items()]
-        if cost["peak_memory_mb"] is not None:
-            rows.append(("peak memory", f"{cost['peak_memory_mb']:,.0f} MB"))
-    if metrics is not None and "test_seconds" in metrics:
-        rows.append((f"test, views: {metrics['views']}", f"{metrics['test_seconds']:.2f} s"))
-        if metrics["views"] > 1:
-            rows.append(("test, a single view", f"{metrics['single_view']['test_seconds']:.2f} s"))
-    return rows
+    rows = {
+        "train_seconds": "training, from before the network was built to its last step",
+        "setup_seconds": "set-up", "step_seconds": "training steps", "val_seconds": "validation after each epoch",
+        "save_seconds": "saving after each epoch", "test_seconds": "test", "single_view_test_seconds": "test, a single view",
+    }  # fmt: skip
+    shown = [(name, f"{cost[key]:.2f} s") for key, name in rows.items() if key in cost]
+    return shown + ([("peak memory", f"{cost['peak_memory_mb']:,.0f} MB")] if cost.get("peak_memory_mb") else [])
 
 
 def _settings(run: Run) -> list[tuple[str, str]]:

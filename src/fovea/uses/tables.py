@@ -60,12 +60,14 @@ def accuracy_line(metrics: dict[str, Any]) -> str:
     )
 
 
-def cost_line(cost: dict[str, Any], metrics: dict[str, Any] | None) -> str:
+def cost_line(cost: dict[str, Any]) -> str:
     """What the training and the test took."""
-    parts = [f"training took {cost['train_seconds']:.2f} s ({cost['step_seconds']:.2f} s of steps)"]
-    if metrics is not None and "test_seconds" in metrics:
-        parts.append(f"the test {metrics['test_seconds']:.2f} s")
-    if cost["peak_memory_mb"] is not None:
+    parts = []
+    if "train_seconds" in cost:
+        parts.append(f"training took {cost['train_seconds']:.2f} s ({cost['step_seconds']:.2f} s of steps)")
+    if "test_seconds" in cost:
+        parts.append(f"the test took {cost['test_seconds']:.2f} s")
+    if cost.get("peak_memory_mb"):
         parts.append(f"at most {cost['peak_memory_mb']:,.0f} MB of memory")
     return ", ".join(parts)
 
