@@ -19,16 +19,16 @@ import torch
 
 from fovea import files, registry
 from fovea.config import DataConfig, RunConfig, everyday_settings, validated
-from fovea.data.loader import Loader, build_augmentations
+from fovea.data.loader import Loader, build_augmentations, mixing
 from fovea.data.prepare import HeldOut, prepare, split_off
 from fovea.data.types import Dataset
-from fovea.device import describe, hardware, pick_device, pick_precision
+from fovea.device import describe, hardware, memory_errors, pick_device, pick_precision
 from fovea.engine.cost import Cost
 from fovea.engine.evaluate import evaluate_split, untrained_model
 from fovea.engine.progress import Display
 from fovea.engine.train import OnEpoch, build, fit
 from fovea.engine.views import views_of
-from fovea.errors import ConfigError, RunError, nearest
+from fovea.errors import ConfigError, OutOfMemory, RunError, nearest
 from fovea.models.base import Model
 from fovea.optim.build import check_optimizer, with_habits
 from fovea.optim.schedules import build_schedule
@@ -92,8 +92,9 @@ def train_config(
     config = _with_enough_epochs(config, len(dataset.train), display)
     device = pick_device(config.device)
     cost = Cost(device)
-    model, info = build(config, dataset)
-    _try_augmentations(config, dataset, info)
+    with memory_errors(f"for model '{config.model}'", "try a smaller --model or --image-size"):
+        model, info = build(config, dataset)
+    _try_augmentations(config, dataset, info, model)
     path = create_run(out, f"{folder_name(config.data.name)}-{config.recipe}")
     try:
         files.write_text(path / "config.yaml", config.to_yaml())
@@ -103,6 +104,10 @@ def train_config(
         run = Run(path)
         run.save_info(info)
         return _train_into(run, dataset, model, display, on_epoch, cost)
+    except OutOfMemory:
+        if not (run.has("results.csv") and run.results):  # it would not go on either: make room for another try
+            (path / "resume.pt").unlink(missing_ok=True)
+        raise
     finally:
         if not (path / "resume.pt").exists():  # not even the first weights could be saved
             shutil.rmtree(path)
@@ -202,10 +207,14 @@ def _with_enough_epochs(config: RunConfig, num_images: int, display: Display) ->
     return config.model_copy(update={"epochs": epochs})
 
 
-def _try_augmentations(config: RunConfig, dataset: Dataset, info: ModelInfo) -> None:
-    """Run them once on two images: what does not fit the images says so before there is a run folder."""
-    few = dataset.train.take(torch.arange(2))
-    next(Loader(few, info.preprocess, 2, torch.device("cpu"), augment=config.augment).epoch())
+def _try_augmentations(config: RunConfig, dataset: Dataset, info: ModelInfo, model: Model) -> None:
+    """Run them once on two images: what does not fit images or model says so before there is a run folder."""
+    few, batch_size = dataset.train.take(torch.arange(2)), min(2, config.batch_size)
+    next(Loader(few, info.preprocess, batch_size, torch.device("cpu"), augment=config.augment).epoch())
+    if mixing(config.augment) and not model.takes_soft_labels:
+        raise ConfigError(
+            f"{mixing(config.augment)} mixes labels, and model '{config.model}' cannot be trained on shares"
+        )
 
 
 def _with_loaded(config: RunConfig, data: Dataset, values: Mapping[str, Any]) -> tuple[RunConfig, Dataset]:

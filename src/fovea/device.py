@@ -11,11 +11,13 @@ from typing import Any
 
 import torch
 
-from fovea.errors import DeviceError
+from fovea.errors import DeviceError, OutOfMemory
 
 # Up to this many pixels a step, a second thread saves less than it costs: each operation lasts some microseconds,
 # and wherever another program holds a core, every one of them waits for it (EXPERIMENTS.md).
 SMALL_STEP_PIXELS = 32 * 32 * 8
+# How PyTorch says that there is no memory left: CUDA and MPS, cuDNN and cuBLAS, the CPU, the CPU on Windows.
+_NO_MEMORY = ("out of memory", "_STATUS_ALLOC_FAILED", "can't allocate memory", "not enough memory")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -91,6 +93,17 @@ def exact_float32() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.allow_tf32 = before
+
+
+@contextlib.contextmanager
+def memory_errors(what: str, hint: str) -> Iterator[None]:
+    """Within the block, lack of memory is one line: what needed it, and what to try. Raises OutOfMemory."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if isinstance(error, RuntimeError) and not any(text in str(error) for text in _NO_MEMORY):
+            raise
+        raise OutOfMemory(f"out of memory {what}: {hint}") from None
 
 
 def describe(device: torch.device, precision: str) -> str:

@@ -15,7 +15,7 @@ from fovea import files, registry
 from fovea.data.loader import Loader
 from fovea.data.preprocess import Preprocess
 from fovea.data.types import Dataset, Split
-from fovea.device import autocast, exact_float32, precision_here
+from fovea.device import autocast, exact_float32, memory_errors, precision_here
 from fovea.engine.views import views_of
 from fovea.errors import DataError, RunError
 from fovea.metrics import compute_metrics
@@ -52,7 +52,8 @@ def measure(
     model.eval()
     begun = time.perf_counter()
     single, single_seconds = torch.empty(0), 0.0
-    with torch.inference_mode(), exact_float32():
+    hint = "end what else uses it, or take another --device"
+    with torch.inference_mode(), exact_float32(), memory_errors(f"on {device} for {BATCH_SIZE} images at a time", hint):
         loader = Loader(split, preprocess, BATCH_SIZE, device)
         for number, (weight, view) in enumerate(views_of(views)):
             with autocast(precision, device):

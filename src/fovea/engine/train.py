@@ -19,6 +19,7 @@ from fovea.data.types import Dataset
 from fovea.device import (
     autocast,
     describe,
+    memory_errors,
     pick_device,
     pick_precision,
     reproducible,
@@ -64,7 +65,7 @@ def fit(
     """Train `model` into the run folder, from where its resume.pt stands or from the start.
 
     `cost` is the clock that began before the model was built. The state is saved after every epoch; the same seed on the same machine gives the same steps.csv and weights.
-    Raises Diverged when the loss is no longer finite, RunError when the data is no longer that of the run.
+    Raises Diverged when the loss is no longer finite, OutOfMemory, RunError when the data is no longer that of the run.
     """
     config = run.config
     device = pick_device(config.device)
@@ -73,6 +74,7 @@ def fit(
     with (
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         reproducible(device, config.batch_size * height * width),
+        memory_errors(f"on {device} at batch size {config.batch_size}", _smaller(config, dataset)),
         display,
     ):
         _fit(run, config, dataset, model.to(device), preprocess, device, display, on_epoch, cost or Cost(device))
@@ -83,7 +85,10 @@ def _fit(
     display: Display, on_epoch: OnEpoch | None, cost: Cost,
 ) -> None:  # fmt: skip
     torch.manual_seed(config.seed)
-    loader = Loader(dataset.train, preprocess, config.batch_size, device, config.seed, config.augment, shuffle=True)
+    loader = Loader(
+        dataset.train, preprocess, config.batch_size, device, config.seed, config.augment, shuffle=True,
+        num_classes=len(dataset.classes),
+    )  # fmt: skip
     optimizer = build_optimizer(config.optim, model)
     highest_lrs = [group["lr"] for group in optimizer.param_groups]
     lr_factor = build_schedule(config.schedule, len(loader) * config.epochs)
@@ -202,6 +207,11 @@ class _State:
             "scaler": self.scaler.state_dict(), "cost": cost,
         })  # fmt: skip
         self.cost.lap("save")
+
+
+def _smaller(config: RunConfig, dataset: Dataset) -> str:
+    half = min(config.batch_size, len(dataset.train)) // 2
+    return f"try --batch-size {half}, or a smaller --model" if half else "try a smaller --model or --image-size"
 
 
 def _finite_mean(losses: Tensor, start: int, stop: int, epoch: int, run: Run) -> float:
