@@ -104,11 +104,11 @@ def evaluate_split(
     metrics = compute_metrics(found.logits, split.labels, info.classes, split_name, len(views_of(views)))
     single = compute_metrics(found.single, split.labels, info.classes, split_name)
     metrics["single_view"] = {key: single[key] for key in ("accuracy", "accuracy_interval", "loss")}
-    trained = run.cost if out == run.path and run.has("cost.json") else {}
-    tested = {"test_seconds": found.seconds, "single_view_test_seconds": found.single_seconds}
-    files.write_json(out / "cost.json", {**trained, **tested})
     files.write_csv(out / "predictions.csv", PREDICTIONS_COLUMNS, prediction_rows(found.logits, split, info.classes))
     files.write_json(out / "metrics.json", metrics)
+    trained = run.cost if out == run.path else {}
+    tested = {"test_seconds": found.seconds, "single_view_test_seconds": found.single_seconds}
+    files.write_json(out / "cost.json", {**trained, **tested})
     return metrics
 
 
