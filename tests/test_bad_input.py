@@ -111,7 +111,7 @@ NAMES_AND_VALUES = [
     (["train", SYNTHETIC, "--set", "optim.lr=high"], ["optim.lr", "'high'", "number"]),
     (["train", SYNTHETIC, "--set", "epochs=1.5"], ["epochs", "1.5", "integer"]),
     (["train", SYNTHETIC, "--set", "standardize=perhaps"], ["standardize", "'perhaps'"]),
-    (["train", SYNTHETIC, "--set", "optim.name=sdg"], ["optim.name", "'sdg'", "'sgd'"]),
+    (["train", SYNTHETIC, "--set", "optim.name=sdg"], ["optimizer", "'sdg'", "'sgd'"]),
     (["train", SYNTHETIC, "--augment", "mirorr"], ["'mirorr'", "'mirror'"]),
     (["train", SYNTHETIC, "--augment", "shift:pixel=2"], ["'pixel'", "'pixels'"]),
     (["train", SYNTHETIC, "--augment", "shift:pixels=far"], ["pixels", "int", "'far'"]),

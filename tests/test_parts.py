@@ -15,9 +15,9 @@ import torch.nn.functional as F
 
 import fovea as package
 from fovea import registry
-from fovea.augment.types import Draw
+from fovea.augment.types import Draw, Mixed
 from fovea.config import OptimConfig
-from fovea.data.loader import build_augmentations
+from fovea.data.loader import build_augmentations, mixing
 from fovea.errors import ConfigError
 from fovea.models.base import build_model, num_parameters
 from fovea.optim.build import build_optimizer
@@ -97,7 +97,20 @@ def test_every_augmentation(name: str, channels: int, side: int) -> None:
 
     def draw(seed: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
-        return augment(images, Draw(generator, 1, torch.arange(64)))
+        torch.manual_seed(123)
+        result = augment(images, Draw(generator, 1, torch.arange(64)))
+        after = torch.rand(1)
+        torch.manual_seed(123)
+        assert torch.equal(after, torch.rand(1)), "all random numbers come from the draw's generator"
+        if not isinstance(result, Mixed):
+            return result
+        assert mixing([name]) == name, "what mixes labels says so: -> Mixed"
+        assert result.partners.shape == result.shares.shape == (64,)
+        assert 0 <= result.shares.min() < result.shares.max() <= 1
+        targets = result.targets(torch.arange(64) % 7, 7)
+        assert targets.dtype == torch.float32
+        assert torch.allclose(targets.sum(1), torch.ones(64))
+        return result.images
 
     changed = draw(1)
     assert changed.shape == images.shape
@@ -160,7 +173,7 @@ AUGMENTATION = '''
 import torch
 from torch import Tensor
 
-from fovea.augment.types import Draw
+from fovea.augment.types import Draw, Mixed
 from fovea.registry import augmentation
 
 

@@ -52,7 +52,7 @@ def test_the_run_folder_is_as_documented(digits_run: Path) -> None:
     plots = {"loss", "curves", "samples", "predictions", "mistakes", "per_class", "confusion", "confused_pairs"}
     assert names == {
         "config.yaml", "environment.json", "results.csv", "steps.csv", "metrics.json", "predictions.csv", "split.json",
-        "weights/best.safetensors", "weights/last.safetensors", "model.json", "resume.pt", "report.html",
+        "weights/best.safetensors", "weights/last.safetensors", "model.json", "resume.pt", "report.html", "cost.json",
         *(f"plots/{name}.png" for name in plots),
     }  # fmt: skip
     run = Run(digits_run)

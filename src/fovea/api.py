@@ -19,15 +19,19 @@ import torch
 
 from fovea import files, registry
 from fovea.config import DataConfig, RunConfig, everyday_settings, validated
-from fovea.data.loader import Loader, build_augmentations
+from fovea.data.loader import Loader, build_augmentations, mixing
 from fovea.data.prepare import HeldOut, prepare, split_off
 from fovea.data.types import Dataset
-from fovea.device import describe, hardware, pick_device
+from fovea.device import describe, hardware, memory_errors, pick_device, pick_precision
+from fovea.engine.cost import Cost
 from fovea.engine.evaluate import evaluate_split, untrained_model
 from fovea.engine.progress import Display
 from fovea.engine.train import OnEpoch, build, fit
-from fovea.errors import ConfigError, RunError, nearest
+from fovea.engine.views import views_of
+from fovea.errors import ConfigError, OutOfMemory, RunError, nearest
 from fovea.models.base import Model
+from fovea.optim.build import check_optimizer, with_habits
+from fovea.optim.schedules import build_schedule
 from fovea.run import ModelInfo, Run, create_run
 from fovea.uses.predict import Classifier
 from fovea.uses.report import draw_charts, draw_pictures, write_report
@@ -68,8 +72,12 @@ def resolve(
     name = data if isinstance(data, str) else data.name
     if "epochs" in values:
         values = {"min_steps": 0, **values}  # who names the epochs gets them
-    config: RunConfig = registry.recipe.get(recipe)(name).with_values(values)
-    pick_device(config.device)  # what cannot work says so before anything is loaded or written
+    config: RunConfig = registry.recipe.get(recipe)(name)
+    config = config.with_values(with_habits(config, values))
+    # What cannot work says so before anything is loaded or written.
+    config = config.model_copy(update={"precision": pick_precision(config.precision, pick_device(config.device))})
+    check_optimizer(config.optim, given=values)
+    build_schedule(config.schedule, num_steps=1)
     registry.model.bind(config.model, num_given=3)
     build_augmentations(config.augment)
     return _with_loaded(config, data, values) if isinstance(data, Dataset) else (config, None)
@@ -82,17 +90,24 @@ def train_config(
     dataset = dataset or _prepare(config.data, display)
     display.say(str(dataset))
     config = _with_enough_epochs(config, len(dataset.train), display)
-    model, info = build(config, dataset)
-    _try_augmentations(config, dataset, info)
+    device = pick_device(config.device)
+    cost = Cost(device)
+    with memory_errors(f"for model '{config.model}'", "try a smaller --model or --image-size"):
+        model, info = build(config, dataset)
+    _try_augmentations(config, dataset, info, model)
     path = create_run(out, f"{folder_name(config.data.name)}-{config.recipe}")
     try:
         files.write_text(path / "config.yaml", config.to_yaml())
-        files.write_json(path / "environment.json", _environment(config, describe(pick_device(config.device))))
+        files.write_json(path / "environment.json", _environment(config, describe(device, info.precision)))
         if dataset.held_out:
             files.write_json(path / "split.json", dataset.held_out)
         run = Run(path)
         run.save_info(info)
-        return _train_into(run, dataset, model, display, on_epoch)
+        return _train_into(run, dataset, model, display, on_epoch, cost)
+    except OutOfMemory:
+        if not (run.has("results.csv") and run.results):  # it would not go on either: make room for another try
+            (path / "resume.pt").unlink(missing_ok=True)
+        raise
     finally:
         if not (path / "resume.pt").exists():  # not even the first weights could be saved
             shutil.rmtree(path)
@@ -109,23 +124,28 @@ def resume(
     files.remove_leftovers(run.path)
     display = display or Display(quiet=quiet)
     dataset = _prepare(run.config.data, display, run)
-    return _train_into(run, dataset, model, display, on_epoch)
+    return _train_into(run, dataset, model, display, on_epoch, Cost(pick_device(run.config.device)))
 
 
 def evaluate(
     run: Run | str | Path, data: str | Dataset | None = None, split: str = "test", device: str = "auto",
     data_dir: str | None = None, out: str | Path | None = None, display: Display | None = None,
+    views: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Evaluate a run's best weights; returns what metrics.json holds.
 
-    The run's own test split is written into the run folder; another split or data set into `out`, by default
-    `evaluations/<data>-<split>` in the run folder.
+    The run's own test split is written into the run folder; another split, data set or number of views into `out`, by
+    default `evaluations/<data>-<split>[-<views>]` in the run folder.
+
+    Args:
+        views: `one`, `mirror` or `mirror-shift`, whose logits are averaged; by default those of the run.
     """
     run = _as_run(run)
+    views_of(views or "one")  # an unknown name says so before anything is loaded
     display = display or Display(quiet=True)
     dataset = _evaluation_data(run, data, split, data_dir, display)
-    target = evaluation_folder(run, dataset.name if data is not None else None, split, out)
-    metrics = evaluate_split(run, dataset, split, pick_device(device), target)
+    target = evaluation_folder(run, dataset.name if data is not None else None, split, out, views)
+    metrics = evaluate_split(run, dataset, split, pick_device(device), target, views)
     draw_pictures(run, dataset, split, target)
     if target == run.path:
         write_report(run)
@@ -134,13 +154,16 @@ def evaluate(
     return metrics
 
 
-def evaluation_folder(run: Run, data: str | None, split: str, out: str | Path | None = None) -> Path:
-    """Where `evaluate` writes: the run folder itself for the run's own test split."""
+def evaluation_folder(
+    run: Run, data: str | None, split: str, out: str | Path | None = None, views: str | None = None
+) -> Path:
+    """Where `evaluate` writes: the run folder itself for the run's own test split, seen by the run's own views."""
     if out is not None:
         return Path(out)
-    if data is None and split == "test":
+    others = f"-{views}" if views not in (None, run.info.views) else ""
+    if data is None and split == "test" and not others:
         return run.path
-    return run.path / "evaluations" / f"{folder_name(data or run.config.data.name)}-{split}"
+    return run.path / "evaluations" / f"{folder_name(data or run.config.data.name)}-{split}{others}"
 
 
 def report(run: Run | str | Path) -> Path:
@@ -158,9 +181,11 @@ def folder_name(name: str) -> str:
     return Path(name.partition(":")[0]).resolve().name if Path(name).is_dir() else name.partition(":")[0]
 
 
-def _train_into(run: Run, dataset: Dataset, model: Model, display: Display, on_epoch: OnEpoch | None) -> Run:
+def _train_into(
+    run: Run, dataset: Dataset, model: Model, display: Display, on_epoch: OnEpoch | None, cost: Cost
+) -> Run:
     try:
-        fit(run, dataset, model, display, on_epoch)
+        fit(run, dataset, model, display, on_epoch, cost)
         if "test" in dataset.splits:
             evaluate_split(run, dataset, "test", pick_device(run.config.device), run.path)
             draw_pictures(run, dataset)
@@ -182,10 +207,14 @@ def _with_enough_epochs(config: RunConfig, num_images: int, display: Display) ->
     return config.model_copy(update={"epochs": epochs})
 
 
-def _try_augmentations(config: RunConfig, dataset: Dataset, info: ModelInfo) -> None:
-    """Run them once on two images: what does not fit the images says so before there is a run folder."""
-    few = dataset.train.take(torch.arange(2))
-    next(Loader(few, info.preprocess, 2, torch.device("cpu"), augment=config.augment).epoch())
+def _try_augmentations(config: RunConfig, dataset: Dataset, info: ModelInfo, model: Model) -> None:
+    """Run them once on two images: what does not fit images or model says so before there is a run folder."""
+    few, batch_size = dataset.train.take(torch.arange(2)), min(2, config.batch_size)
+    next(Loader(few, info.preprocess, batch_size, torch.device("cpu"), augment=config.augment).epoch())
+    if mixing(config.augment) and not model.takes_soft_labels:
+        raise ConfigError(
+            f"{mixing(config.augment)} mixes labels, and model '{config.model}' cannot be trained on shares"
+        )
 
 
 def _with_loaded(config: RunConfig, data: Dataset, values: Mapping[str, Any]) -> tuple[RunConfig, Dataset]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from fovea import __version__, program, registry
-from fovea.errors import ConfigError, UnknownName
+from fovea.errors import UnknownName
 from fovea.options import (
     Augment,
     DataArgument,
@@ -22,7 +21,10 @@ from fovea.options import (
     RunArgument,
     SkipBad,
     ValFraction,
+    Views,
 )
+from fovea.program import display_for, load_plugins, print_json, show_comparison
+from fovea.train_command import train
 
 app = typer.Typer(
     name="fovea", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -45,17 +47,20 @@ def common(
 
 @app.command("list")
 def list_parts(
-    kind: Annotated[str | None, typer.Argument(help="recipes, models, data or augmentations; all without it.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Argument(help="recipes, models, data, augmentations, optimizers or schedules; all without it."),
+    ] = None,
     plugin: Plugin = None,
     as_json: Json = False,
 ) -> None:
-    """Show the recipes, models, data sets and augmentations."""
-    _load_plugins(plugin)
+    """Show the recipes, models, data sets, augmentations, optimizers and schedules."""
+    load_plugins(plugin)
     if kind is not None and kind not in registry.REGISTRIES:
         raise UnknownName("kind", kind, registry.REGISTRIES)
     chosen = {kind: registry.REGISTRIES[kind]} if kind else registry.REGISTRIES
     if as_json:
-        _print_json({name: [{"name": e.name, "summary": e.summary} for e in r.entries()] for name, r in chosen.items()})
+        print_json({name: [{"name": e.name, "summary": e.summary} for e in r.entries()] for name, r in chosen.items()})
         return
     for name, parts in chosen.items():
         width = max(len(entry.name) for entry in parts.entries())
@@ -77,7 +82,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show what is in a data set, in figures and pictures."""
-    _load_plugins(plugin)
+    load_plugins(plugin)
     from fovea.api import folder_name, load_data
     from fovea.config import split_list
     from fovea.uses.inspect import draw_inspection, inspect_data
@@ -85,85 +90,18 @@ def inspect(
 
     options = {"data_dir": data_dir, "image_size": image_size, "val_fraction": val_fraction}
     given = {name: value for name, value in options.items() if value is not None}
-    dataset = load_data(data, _display(as_json), skip_bad=skip_bad, **given)
+    dataset = load_data(data, display_for(as_json), skip_bad=skip_bad, **given)
     facts = inspect_data(dataset)
     augmentations = split_list(augment or "")
     written = draw_inspection(dataset, facts, Path(out or Path("inspect") / folder_name(data)), augmentations)
     if as_json:
-        _print_json(facts)
+        print_json(facts)
         return
     print_inspection(facts)
     print("pictures: " + ", ".join(str(path) for path in written))
 
 
-@app.command()
-def train(
-    data: Annotated[
-        str | None, typer.Argument(metavar="DATA", help="A name that `fovea list` shows, or a folder.")
-    ] = None,
-    recipe: Annotated[str | None, typer.Option(help="One that `fovea list recipes` shows [simple].")] = None,
-    model: Annotated[str | None, typer.Option(help="A network other than the recipe's.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate (its highest, under a schedule).")] = None,
-    momentum: Annotated[float | None, typer.Option(help="Momentum of SGD.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Weight decay.")] = None,
-    augment: Augment = None,
-    seed: Annotated[int | None, typer.Option(help="Of first weights, order and augmentation.")] = None,
-    seeds: Annotated[int | None, typer.Option(help="Train this many times, from --seed on, and compare.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
-    out: Annotated[str | None, typer.Option(help="The run folder [runs/<data>-<recipe>].")] = None,
-    weights: Annotated[str | None, typer.Option(help="A .pth or .safetensors file to start from.")] = None,
-    data_dir: DataDir = None,
-    image_size: ImageSize = None,
-    val_fraction: ValFraction = None,
-    skip_bad: SkipBad = False,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="path.to.field=value, for any field of config.yaml; repeatable.")
-    ] = None,
-    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = None,
-    plugin: Plugin = None,
-    as_json: Json = False,
-) -> None:
-    """Train a classifier, test it once, write the report."""
-    _load_plugins(plugin)
-    everyday: dict[str, Any] = {
-        "model": model, "epochs": epochs, "batch_size": batch_size, "lr": lr, "momentum": momentum,
-        "weight_decay": weight_decay, "augment": augment, "seed": seed, "device": device,
-        "weights": weights, "data_dir": data_dir, "image_size": image_size, "val_fraction": val_fraction,
-        "skip_bad": skip_bad or None,
-    }  # fmt: skip
-    if resume is not None:
-        if data or recipe or out or settings or seeds or any(value is not None for value in everyday.values()):
-            raise ConfigError("--resume goes on with the settings of its run: give it no DATA and no other setting")
-    elif data is None:
-        raise ConfigError("train what? Give DATA: a name that `fovea list data` shows, or a folder of class folders")
-
-    from fovea import api, repeat
-    from fovea.config import parse_settings
-    from fovea.uses.tables import accuracy_line
-
-    display = _display(as_json)
-    chosen, overrides = recipe or api.DEFAULT_RECIPE, parse_settings(settings or [])
-    if seeds is not None or (resume is not None and repeat.is_group(resume)):
-        if resume is not None:
-            group = repeat.resume_seeds(resume, display=display)
-        else:
-            group = repeat.train_seeds(str(data), seeds or 0, chosen, out, overrides, display=display, **everyday)
-        _show_comparison(repeat.members(group), group, as_json)
-        return
-    if resume is not None:
-        run = api.resume(resume, display=display)
-    else:
-        run = api.train(str(data), chosen, out, overrides, display=display, **everyday)
-    metrics = run.metrics if run.has("metrics.json") else None
-    if as_json:
-        _print_json({"run": str(run.path), "metrics": metrics})
-        return
-    if metrics is not None:
-        print(accuracy_line(metrics))
-    print(f"run: {run.path}")
-    print(f"report: {run.path / 'report.html'}")
+app.command()(train)
 
 
 @app.command()
@@ -171,6 +109,7 @@ def evaluate(
     run: RunArgument,
     data: Annotated[str | None, typer.Option(help="Other data than the run's.")] = None,
     split: Annotated[str, typer.Option(help="test, val or train.")] = "test",
+    views: Views = None,
     device: Device = "auto",
     data_dir: DataDir = None,
     out: Annotated[str | None, typer.Option(help="Where the results go [the run folder].")] = None,
@@ -178,16 +117,16 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a trained model on a test split or other data."""
-    _load_plugins(plugin)
+    load_plugins(plugin)
     from fovea import api
     from fovea.run import Run, read_predictions
     from fovea.uses.tables import print_metrics
 
     opened = Run(run)
-    target = api.evaluation_folder(opened, data, split, out)
-    metrics = api.evaluate(opened, data, split, device, data_dir, out, _display(as_json))
+    target = api.evaluation_folder(opened, data, split, out, views)
+    metrics = api.evaluate(opened, data, split, device, data_dir, out, display_for(as_json), views)
     if as_json:
-        _print_json(metrics)
+        print_json(metrics)
         return
     print_metrics(metrics, read_predictions(target)[:4])
     print(f"pictures: {target / 'plots'}")
@@ -205,7 +144,7 @@ def predict(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
     """Say what is in pictures."""
-    _load_plugins(plugin)
+    load_plugins(plugin)
     from fovea import api
     from fovea.files import csv_text
     from fovea.uses.tables import print_predictions
@@ -213,7 +152,7 @@ def predict(
     on_bad = (lambda why: print(f"skipped {why}", file=sys.stderr)) if skip_bad else None
     answers = api.load(run, device).predict(images, top, on_bad)
     if as_json:
-        _print_json([answer.to_json() for answer in answers])
+        print_json([answer.to_json() for answer in answers])
     elif as_csv:
         rows = [
             [a.path, rank, t["class"], f"{t['probability']:.6f}", f"{t['logit']:.6f}"]
@@ -238,7 +177,7 @@ def compare(
     from fovea.run import Run
 
     opened = [run for path in runs for run in (repeat.members(path) if repeat.is_group(path) else [Run(path)])]
-    _show_comparison(opened, Path(out), as_json)
+    show_comparison(opened, Path(out), as_json)
 
 
 @app.command()
@@ -265,34 +204,6 @@ def export(
 def main() -> None:
     """The `fovea` program."""
     program.run(app)
-
-
-def _load_plugins(paths: list[str] | None) -> None:
-    for path in paths or []:
-        registry.load_plugin(path)
-
-
-def _display(as_json: bool) -> Any:
-    """Progress lines make way for JSON on standard output."""
-    from fovea.engine.progress import Display
-
-    return Display(lines=sys.stderr if as_json else sys.stdout)
-
-
-def _show_comparison(runs: list[Any], out: Path, as_json: bool) -> None:
-    from fovea.uses.compare import compare as compare_runs
-    from fovea.uses.tables import print_comparison
-
-    result = compare_runs(runs, out)
-    if as_json:
-        _print_json(result)
-    else:
-        print_comparison(result)
-        print(f"pictures: {out / 'compare.png'}")
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 if __name__ == "__main__":

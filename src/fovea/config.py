@@ -19,6 +19,10 @@ class _Part(BaseModel):
 PartT = TypeVar("PartT", bound=_Part)
 
 
+Views = Literal["one", "mirror", "mirror-shift"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
 class DataConfig(_Part):
     """Which images, and how they are split."""
 
@@ -32,9 +36,9 @@ class DataConfig(_Part):
 
 
 class OptimConfig(_Part):
-    """The optimizer; `lr` is the highest that the schedule reaches."""
+    """The optimizer. A schedule scales `lr`, which is the highest that it reaches."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
+    name: str = "sgd"  # a registered optimizer, with its own options: `muon:steps=3`
     lr: float = Field(0.01, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)  # adamw: its first beta
     weight_decay: float = Field(0.0, ge=0)
@@ -44,8 +48,15 @@ class OptimConfig(_Part):
 class ScheduleConfig(_Part):
     """How lr changes over the run."""
 
-    name: Literal["constant", "cosine"] = "constant"
+    name: str = "constant"  # a registered schedule, with its own options: `step:at=0.5/0.75`
     warmup: float = Field(0.0, ge=0, lt=1)  # the fraction of all steps over which lr rises from 0
+
+
+class EmaConfig(_Part):
+    """The running average of the weights, which is what is validated, saved and tested."""
+
+    span: float = Field(0.0, ge=0, le=0.5)  # how far it looks back, as a fraction of the steps so far; 0: no average
+    every: int = Field(5, ge=1)  # steps between two updates
 
 
 class RunConfig(_Part):
@@ -59,10 +70,13 @@ class RunConfig(_Part):
     augment: tuple[str, ...] = ()
     optim: OptimConfig = OptimConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    ema: EmaConfig = EmaConfig()
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     epochs: int = Field(ge=0)
     min_steps: int = Field(0, ge=0)  # where the data is so small that the epochs hold fewer steps, more epochs are run
     batch_size: int = Field(ge=1)
+    views: Views = "one"  # of each image, whose logits are averaged at test time
+    precision: Precision = "auto"  # of the network's arithmetic; the weights stay float32
     log_interval: int = Field(0, ge=0)  # steps between two running losses; 0: about six an epoch, not printed
     seed: int = Field(0, ge=0, lt=2**63)
     device: str = "auto"
@@ -91,23 +105,28 @@ class RunConfig(_Part):
         """Read config.yaml, which names every setting. Raises RunError."""
         try:
             tree = yaml.safe_load(text)
-            config = validated(RunConfig, tree)
+            config = validated(RunConfig, {**_BEFORE, **tree} if isinstance(tree, dict) else tree)
             if not text.endswith("\n"):  # `device: cuda` cut short may still be a device
                 raise ConfigError("cut short")
         except (yaml.YAMLError, ConfigError):
             raise RunError(f"{where} is damaged: restore it, or train anew") from None
-        lacking = [path for path in _paths(config.model_dump()) if path not in _paths(tree)]
+        lacking = [path for path in _paths(config.model_dump()) if path not in _paths({**_BEFORE, **tree})]
         if lacking:  # a default could differ from what was run
             raise RunError(f"{where} is damaged (lacks {lacking[0]}): restore it, or train anew")
         return config
 
 
+# Settings younger than some run folders, with what Fovea did before it had them. (`seed` and `device` stand below them in
+# config.yaml, so that a file cut short does not pass for an old one.)
+_BEFORE = {"ema": EmaConfig().model_dump(), "views": "one", "precision": "fp32"}
+
 # The settings that have an option, and a keyword in Python, of their own.
 EVERYDAY = {
     "model": "model", "weights": "weights", "augment": "augment", "epochs": "epochs", "batch_size": "batch_size",
-    "lr": "optim.lr", "momentum": "optim.momentum", "weight_decay": "optim.weight_decay", "seed": "seed",
-    "device": "device", "data_dir": "data.data_dir", "image_size": "data.image_size",
-    "val_fraction": "data.val_fraction", "skip_bad": "data.skip_bad",
+    "optimizer": "optim.name", "lr": "optim.lr", "momentum": "optim.momentum", "weight_decay": "optim.weight_decay",
+    "schedule": "schedule.name", "seed": "seed", "device": "device", "data_dir": "data.data_dir",
+    "image_size": "data.image_size", "val_fraction": "data.val_fraction", "views": "views", "precision": "precision",
+    "skip_bad": "data.skip_bad",
 }  # fmt: skip
 
 

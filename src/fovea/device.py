@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-from fovea.errors import DeviceError
+from fovea.errors import DeviceError, OutOfMemory
 
 # Up to this many pixels a step, a second thread saves less than it costs: each operation lasts some microseconds,
 # and wherever another program holds a core, every one of them waits for it (EXPERIMENTS.md).
 SMALL_STEP_PIXELS = 32 * 32 * 8
+# How PyTorch says that there is no memory left: CUDA and MPS, cuDNN and cuBLAS, the CPU, the CPU on Windows.
+_NO_MEMORY = ("out of memory", "_STATUS_ALLOC_FAILED", "can't allocate memory", "not enough memory")
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str) -> torch.device:
@@ -39,14 +43,90 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def describe(device: torch.device) -> str:
-    """One phrase for the log: the device's name and, on a CPU, its threads."""
+def pick_precision(name: str, device: torch.device) -> str:
+    """`auto`, `fp32`, `bf16` or `fp16` to one of the last three, which the device has. Raises DeviceError.
+
+    `auto` is bf16 where the device computes it in hardware, elsewhere fp32.
+    """
+    bf16 = has_bf16(device)
+    if name == "auto":
+        return "bf16" if bf16 else "fp32"
+    kind = {"cpu": "CPU", "cuda": "GPU"}.get(device.type, "device")
+    if name == "bf16" and not bf16:
+        raise DeviceError(f"--precision bf16: this {kind} has no bf16 in hardware; use --precision auto or fp32")
+    if name == "fp16" and device.type == "cpu":
+        raise DeviceError("--precision fp16 is for GPUs; on a CPU use --precision auto or fp32")
+    return name
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Does the device compute in bfloat16 itself, rather than emulate it slowly?"""
     if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
+        return torch.cuda.get_device_capability(device) >= (8, 0)  # from Ampere on
+    if device.type != "cpu":
+        return False
+    return not _cpu_features().isdisjoint(("amx_bf16", "avx512_bf16", "bf16"))  # the last is ARM's
+
+
+def precision_here(name: str, device: torch.device) -> str:
+    """What a run measured in precision `name` is measured in on this device: the same, or fp32 where that is lacking."""
+    try:
+        return pick_precision(name, device)
+    except DeviceError:
+        return "fp32"
+
+
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Within the block, networks compute in this precision wherever PyTorch holds that to be safe."""
+    return contextlib.nullcontext() if precision == "fp32" else torch.autocast(device.type, _DTYPES[precision])
+
+
+@contextlib.contextmanager
+def exact_float32() -> Iterator[None]:
+    """Within the block, fp32 is IEEE float32: by default cuDNN's convolutions round to TF32's 10 bits.
+
+    Every GPU that has TF32 has bf16, too, which is faster still: who wants speed has `--precision auto`.
+    """
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+@contextlib.contextmanager
+def memory_errors(what: str, hint: str) -> Iterator[None]:
+    """Within the block, lack of memory is one line: what needed it, and what to try. Raises OutOfMemory."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if isinstance(error, RuntimeError) and not any(text in str(error) for text in _NO_MEMORY):
+            raise
+        raise OutOfMemory(f"out of memory {what}: {hint}") from None
+
+
+def describe(device: torch.device, precision: str) -> str:
+    """One phrase for the log: the device's name, on a CPU its threads, and what it computes in."""
+    dtype = str(_DTYPES[precision]).removeprefix("torch.")
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)}, {dtype})"
     if device.type == "cpu":
         threads = torch.get_num_threads()
-        return f"cpu ({_cpu_name()}, {threads} thread{'' if threads == 1 else 's'})"
-    return str(device)
+        return f"cpu ({_cpu_name()}, {threads} thread{'' if threads == 1 else 's'}, {dtype})"
+    return f"{device} ({dtype})"
+
+
+def peak_memory_mb(device: torch.device) -> float | None:
+    """The most memory so far, in MB of 10^6 bytes: a GPU's own by PyTorch, else this process's; None on Windows."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device) / 1e6)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, the others kibibytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 @contextlib.contextmanager
@@ -63,7 +143,8 @@ def reproducible(device: torch.device, pixels_per_step: int) -> Iterator[None]:
     if device.type == "cpu" and pixels_per_step <= SMALL_STEP_PIXELS:
         torch.set_num_threads(1)
     try:
-        yield
+        with exact_float32():
+            yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.backends.cudnn.benchmark = benchmark
@@ -98,8 +179,19 @@ def hardware() -> dict[str, Any]:
 
 
 def _cpu_name() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_features() -> set[str]:
+    """What the CPU says of itself, in Linux's words."""
+    if hasattr(torch.cpu, "get_capabilities"):  # younger than the oldest PyTorch that Fovea takes
+        return {name for name, able in torch.cpu.get_capabilities().items() if able is True}
+    return set((_cpuinfo("flags") or _cpuinfo("Features")).split())
+
+
+def _cpuinfo(key: str) -> str:
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
         for line in file:
-            if line.startswith("model name"):
+            if line.startswith(key):
                 return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return ""

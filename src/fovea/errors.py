@@ -5,7 +5,8 @@ FoveaError          one clear line: what, where, what to do (exit code 2 on the 
 │   └── UnknownName
 ├── DataError       data that is missing, damaged, empty or of other classes than the model's
 ├── RunError        a run folder, or weights, that cannot be used
-├── DeviceError     a device that this machine does not have
+├── DeviceError     a device, or a precision, that this machine does not have
+├── OutOfMemory     more memory than there is
 └── Diverged        the loss became NaN or infinite
 """
 
@@ -41,6 +42,10 @@ class RunError(FoveaError):
 
 class DeviceError(FoveaError):
     """A device that is not there."""
+
+
+class OutOfMemory(FoveaError):
+    """The device, or the machine, has no memory left."""
 
 
 class Diverged(FoveaError):

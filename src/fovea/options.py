@@ -21,3 +21,12 @@ SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without files t
 ImageSize = Annotated[int | None, typer.Option(help="Side in pixels that a folder's pictures are resized to [32].")]
 ValFraction = Annotated[float | None, typer.Option(help="Share of train kept apart for val.")]
 Augment = Annotated[str | None, typer.Option(help="For instance mirror,shift:2,cutout:8; none for none.")]
+Views = Annotated[
+    str | None,
+    typer.Option(
+        help="Average the test's answers over: one (as the image is), mirror, mirror-shift (as speed records do)."
+    ),
+]
+Precision = Annotated[
+    str | None, typer.Option(help="Of the arithmetic: auto (bf16 where the device has it), fp32, bf16 or fp16 (GPUs).")
+]

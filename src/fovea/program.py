@@ -1,14 +1,17 @@
-"""From exceptions to what a user sees: one line and an exit code."""
+"""What every command shares: plugins, where its output goes, and from exceptions to one line and an exit code."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import typer
 
+from fovea import registry
 from fovea.errors import FoveaError, nearest
 
 # No room, quota spent, file too large, read-only, no permission; not every platform has each.
@@ -37,6 +40,34 @@ def run(app: typer.Typer) -> None:
             raise
         code = _complain(_usage_message(error, app))
     sys.exit(code or 0)
+
+
+def load_plugins(paths: list[str] | None) -> None:
+    for path in paths or []:
+        registry.load_plugin(path)
+
+
+def display_for(as_json: bool) -> Any:
+    """Progress lines make way for JSON on standard output."""
+    from fovea.engine.progress import Display
+
+    return Display(lines=sys.stderr if as_json else sys.stdout)
+
+
+def show_comparison(runs: list[Any], out: Path, as_json: bool) -> None:
+    from fovea.uses.compare import compare as compare_runs
+    from fovea.uses.tables import print_comparison
+
+    result = compare_runs(runs, out)
+    if as_json:
+        print_json(result)
+    else:
+        print_comparison(result)
+        print(f"pictures: {out / 'compare.png'}")
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def _complain(message: str) -> int:

@@ -118,7 +118,12 @@ model = Registry("model", "model", "models")
 source = Registry("source", "data set", "data/sources")
 augmentation = Registry("augmentation", "augmentation", "augment")
 recipe = Registry("recipe", "recipe", "recipes")
-REGISTRIES = {"recipes": recipe, "models": model, "data": source, "augmentations": augmentation}
+optimizer = Registry("optimizer", "optimizer", "optim")
+schedule = Registry("schedule", "schedule", "optim")
+REGISTRIES = {
+    "recipes": recipe, "models": model, "data": source, "augmentations": augmentation,
+    "optimizers": optimizer, "schedules": schedule,
+}  # fmt: skip
 
 
 def load_plugin(path: str | Path) -> None:

@@ -3,6 +3,7 @@
 config.yaml  environment.json       what was run, and on what
 results.csv  steps.csv              a row per epoch; a row per logged running loss
 metrics.json  predictions.csv       the test split
+cost.json                           seconds and memory of the training, seconds of the test
 split.json                          ids that Fovea held out as val or test, where the data came without
 weights/{best,last}.safetensors     tensors only
 model.json                          architecture, classes, preprocessing: all that predicting needs
@@ -16,17 +17,17 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from fovea import files
-from fovea.config import RunConfig
+from fovea.config import Precision, RunConfig, Views
 from fovea.data.preprocess import Preprocess
 from fovea.errors import RunError
 from fovea.metrics import METRICS_KEYS
@@ -47,6 +48,8 @@ class ModelInfo:
     classes: tuple[str, ...]
     preprocess: Preprocess
     num_parameters: int
+    views: str = "one"  # that predictions average over; an earlier run, which does not name them, had one
+    precision: str = "fp32"  # of the arithmetic
 
 
 class Run:
@@ -82,12 +85,11 @@ class Run:
                     f"{self.path / 'model.json'} has format {value['format']}, this Fovea reads format {FORMAT}: "
                     "use the Fovea that wrote it (environment.json names it), or train anew"
                 )
-            return ModelInfo(
-                value["model"],
-                tuple(value["classes"]),
-                Preprocess.from_json(value["preprocess"]),
-                value["num_parameters"],
-            )
+            views, precision = value.get("views", "one"), value.get("precision", "fp32")
+            if views not in get_args(Views) or precision not in get_args(Precision):
+                raise ValueError(f"views {views}, precision {precision}")
+            preprocess, num_parameters = Preprocess.from_json(value["preprocess"]), value["num_parameters"]
+            return ModelInfo(value["model"], tuple(value["classes"]), preprocess, num_parameters, views, precision)
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(self.path / "model.json", f"{type(error).__name__}: {error}") from None
 
@@ -100,6 +102,11 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         """The test split's figures."""
         return self._table("metrics.json", METRICS_KEYS)
+
+    @property
+    def cost(self) -> dict[str, Any]:
+        """Seconds and memory of the training, seconds of the test; empty for a run older than cost.json."""
+        return self._table("cost.json", ()) if self.has("cost.json") else {}
 
     @property
     def held_out(self) -> dict[str, list[str]]:
@@ -135,19 +142,16 @@ class Run:
 
     def save_info(self, info: ModelInfo) -> None:
         """Write model.json."""
-        value = {
-            "format": FORMAT,
-            "model": info.model,
-            "classes": list(info.classes),
-            "preprocess": info.preprocess.to_json(),
-            "num_parameters": info.num_parameters,
-        }
-        files.write_json(self.path / "model.json", value)
+        files.write_json(self.path / "model.json", {"format": FORMAT, **asdict(info)})
 
     def save_history(self, results: list[list[Any]], steps: list[list[Any]]) -> None:
         """Write results.csv and steps.csv."""
         files.write_csv(self.path / "results.csv", RESULTS_COLUMNS, results)
         files.write_csv(self.path / "steps.csv", STEPS_COLUMNS, steps)
+
+    def save_cost(self, cost: dict[str, float | None]) -> None:
+        """Write cost.json."""
+        files.write_json(self.path / "cost.json", cost)
 
     def save_resume(self, state: dict[str, Any]) -> None:
         """Write resume.pt: tensors, numbers and texts only."""

@@ -1,11 +1,13 @@
-"""What every augmentation is given."""
+"""What every augmentation is given, and gives."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -19,5 +21,28 @@ class Draw:
     seed: int = 0  # of the run: what must stay the same from epoch to epoch can follow from it
 
 
-Augmentation = Callable[[Tensor, Draw], Tensor]
-"""`(B, C, H, W) float32` in [0, 1], and a Draw, to the same shape and range; each image by its own chance."""
+@dataclass(frozen=True)
+class Mixed:
+    """What an augmentation returns that mixes each image with another of its batch, and so its label, too."""
+
+    images: Tensor  # (B, C, H, W) float32 in [0, 1]
+    partners: Tensor  # (B,) int64: which image of the batch each was mixed with
+    shares: Tensor  # (B,) float32 in [0, 1]: how much of its own label each keeps; the rest is its partner's
+
+    def targets(self, labels: Tensor, num_classes: int) -> Tensor:
+        """`(B,) int64` labels to `(B, K) float32` probabilities."""
+        own, other = (F.one_hot(each, num_classes) for each in (labels, labels[self.partners]))
+        share = self.shares[:, None]
+        return share * own + (1 - share) * other
+
+
+Augmentation = Callable[[Tensor, Draw], Tensor | Mixed]
+"""`(B, C, H, W) float32` in [0, 1], and a Draw, to the same shape and range; each image by its own chance.
+
+One that changes labels, too, returns `Mixed`, and says so in its annotation: `-> Mixed`. It comes last.
+"""
+
+
+def mixes_labels(function: Callable[..., object]) -> bool:
+    """Is the augmentation annotated to return `Mixed`?"""
+    return inspect.signature(function).return_annotation in (Mixed, "Mixed")

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from fovea import registry
-from fovea.augment.types import Augmentation, Draw
+from fovea.augment.types import Augmentation, Draw, Mixed, mixes_labels
 from fovea.data.preprocess import Preprocess, to_unit
 from fovea.data.types import Split
+from fovea.errors import ConfigError
 
 # Small batches are made several at a time, about this many images: at batch 4, what an operation costs does not depend
 # on its size (EXPERIMENTS.md).
@@ -26,7 +27,7 @@ class Loader:
 
     def __init__(
         self, split: Split, preprocess: Preprocess, batch_size: int, device: torch.device, seed: int = 0,
-        augment: Sequence[str] = (), shuffle: bool = False,
+        augment: Sequence[str] = (), shuffle: bool = False, num_classes: int | None = None,
     ) -> None:  # fmt: skip
         self._images = split.images.to(device)
         self._labels = split.labels.to(device)
@@ -35,6 +36,12 @@ class Loader:
         self._device = device
         self._seed = seed
         self._augmentations = build_augmentations(augment)
+        self._num_classes = num_classes or 0
+        mixer = mixing(augment)
+        if mixer and batch_size == 1:
+            raise ConfigError(f"{mixer} mixes the images of a batch: it needs a batch_size of 2 or more")
+        if mixer and not num_classes:
+            self._num_classes = int(split.labels.max()) + 1
         self._shuffle = shuffle
 
     def __len__(self) -> int:
@@ -53,7 +60,10 @@ class Loader:
         return torch.randperm(len(self._labels), generator=self._generator(epoch, torch.device("cpu")))
 
     def epoch(self, epoch: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield `(B, C, H, W) float32` standardized images and `(B,) int64` labels."""
+        """Yield `(B, C, H, W) float32` standardized images and `(B,) int64` labels.
+
+        Where an augmentation mixes labels, they are `(B, K) float32` probabilities.
+        """
         generator = self._generator(epoch, self._device)
         standardize = self._preprocess.standardizer(self._device)
         # Augmentations may mix the images of a batch: they see one at a time.
@@ -61,12 +71,15 @@ class Loader:
         for rows in torch.split(self.order(epoch).to(self._device), together * self.batch_size):
             images = to_unit(self._images[rows])
             draw = Draw(generator, epoch, rows, self._seed)
+            labels = self._labels[rows]
             for augment in self._augmentations:
-                images = augment(images, draw)
+                changed = augment(images, draw)
+                if isinstance(changed, Mixed):
+                    images, labels = changed.images, changed.targets(labels, self._num_classes)
+                else:
+                    images = changed
             images = standardize(images)
-            yield from zip(
-                torch.split(images, self.batch_size), torch.split(self._labels[rows], self.batch_size), strict=True
-            )
+            yield from zip(torch.split(images, self.batch_size), torch.split(labels, self.batch_size), strict=True)
 
     def _generator(self, epoch: int, device: torch.device) -> torch.Generator:
         # An odd multiplier keeps (seed, epoch) pairs apart; the modulus keeps the seed within 63 bits.
@@ -74,13 +87,26 @@ class Loader:
 
 
 def build_augmentations(specs: Sequence[str]) -> list[Augmentation]:
-    """`["mirror", "shift:2"]` to callables. Raises ConfigError."""
+    """`["mirror", "shift:2"]` to callables. Raises ConfigError, also where labels are mixed twice or not at the end."""
     built: list[Augmentation] = []
+    mixer = ""
     for spec in specs:
         function, options = registry.augmentation.bind(spec, num_given=2)
         built.append(_with_options(function, options))
+        name = spec.partition(":")[0]
+        if mixer and mixes_labels(function):
+            raise ConfigError(f"{mixer} and {name} both mix labels: choose one of them")
+        if mixer:
+            raise ConfigError(f"{mixer} mixes finished images: put it last, after {name}")
+        mixer = name if mixes_labels(function) else ""
     return built
 
 
-def _with_options(function: Callable[..., Tensor], options: dict[str, object]) -> Augmentation:
+def mixing(specs: Sequence[str]) -> str:
+    """The name of the augmentation that mixes labels, which is the last; empty where none does."""
+    last = specs[-1] if specs else ""
+    return last.partition(":")[0] if last and mixes_labels(registry.augmentation.bind(last, num_given=2)[0]) else ""
+
+
+def _with_options(function: Callable[..., Tensor | Mixed], options: dict[str, object]) -> Augmentation:
     return lambda images, draw: function(images, draw, **options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from fovea import files, registry
 from fovea.data.loader import Loader
 from fovea.data.preprocess import Preprocess
 from fovea.data.types import Dataset, Split
+from fovea.device import autocast, exact_float32, memory_errors, precision_here
+from fovea.engine.views import views_of
 from fovea.errors import DataError, RunError
 from fovea.metrics import compute_metrics
 from fovea.models.base import Model, build_model
@@ -21,14 +25,46 @@ from fovea.run import PREDICTIONS_COLUMNS, Run, load_weights
 BATCH_SIZE = 500  # images at a time without gradients: large enough to be fast, small enough for any memory
 
 
-def infer(model: nn.Module, split: Split, preprocess: Preprocess, device: torch.device) -> Tensor:
-    """Logits `(N, K)` float32 on the CPU, in the split's order."""
+@dataclass(frozen=True)
+class Inference:
+    """A model's answers for a split: `(N, K)` float32 logits on the CPU, and what they cost."""
+
+    logits: Tensor  # averaged over the views
+    single: Tensor  # of the plain view alone
+    seconds: float  # from images in the machine's memory to logits there, all views
+    single_seconds: float  # the same of the plain view
+
+
+def infer(
+    model: nn.Module, split: Split, preprocess: Preprocess, device: torch.device, views: str = "one",
+    precision: str = "fp32",
+) -> Tensor:  # fmt: skip
+    """Logits `(N, K)` float32 on the CPU, in the split's order, averaged over `views`."""
+    return measure(model, split, preprocess, device, views, precision).logits
+
+
+def measure(
+    model: nn.Module, split: Split, preprocess: Preprocess, device: torch.device, views: str = "one",
+    precision: str = "fp32",
+) -> Inference:  # fmt: skip
+    """What `infer` returns, with the plain view's own answers and the time that each took."""
     was_training = model.training
     model.eval()
-    with torch.inference_mode():
-        logits = [model(images).float().cpu() for images, _ in Loader(split, preprocess, BATCH_SIZE, device).epoch()]
+    begun = time.perf_counter()
+    single, single_seconds = torch.empty(0), 0.0
+    hint = "end what else uses it, or take another --device"
+    with torch.inference_mode(), exact_float32(), memory_errors(f"on {device} for {BATCH_SIZE} images at a time", hint):
+        loader = Loader(split, preprocess, BATCH_SIZE, device)
+        for number, (weight, view) in enumerate(views_of(views)):
+            with autocast(precision, device):
+                seen = torch.cat([model(view(images)).float().cpu() for images, _ in loader.epoch()])
+            if number == 0:  # the plain view
+                single, single_seconds = seen, time.perf_counter() - begun
+                logits = weight * seen
+            else:
+                logits += weight * seen
     model.train(was_training)
-    return torch.cat(logits)
+    return Inference(logits, single, time.perf_counter() - begun, single_seconds)
 
 
 def load_model(run: Run, device: torch.device, which: str = "best") -> Model:
@@ -52,14 +88,27 @@ def untrained_model(run: Run) -> Model:
         return build_model(info.model, len(info.classes), info.preprocess.channels, info.preprocess.image_size)
 
 
-def evaluate_split(run: Run, dataset: Dataset, split_name: str, device: torch.device, out: Path) -> dict[str, Any]:
-    """Evaluate the run's best weights on one split; writes metrics.json and predictions.csv into `out`."""
+def evaluate_split(
+    run: Run, dataset: Dataset, split_name: str, device: torch.device, out: Path, views: str | None = None
+) -> dict[str, Any]:
+    """Evaluate the run's best weights on one split, by the run's views or others.
+
+    Writes metrics.json, predictions.csv and, into cost.json, the seconds that it took: what repeats when it is measured
+    again stays apart from what does not.
+    """
     info = run.info
     split = match_classes(dataset, split_name, info.classes, info.preprocess)
-    logits = infer(load_model(run, device), split, info.preprocess, device)
-    metrics = compute_metrics(logits, split.labels, info.classes, split_name)
-    files.write_csv(out / "predictions.csv", PREDICTIONS_COLUMNS, prediction_rows(logits, split, info.classes))
+    views = views or info.views
+    precision = precision_here(info.precision, device)
+    found = measure(load_model(run, device), split, info.preprocess, device, views, precision)
+    metrics = compute_metrics(found.logits, split.labels, info.classes, split_name, len(views_of(views)))
+    single = compute_metrics(found.single, split.labels, info.classes, split_name)
+    metrics["single_view"] = {key: single[key] for key in ("accuracy", "accuracy_interval", "loss")}
+    files.write_csv(out / "predictions.csv", PREDICTIONS_COLUMNS, prediction_rows(found.logits, split, info.classes))
     files.write_json(out / "metrics.json", metrics)
+    trained = run.cost if out == run.path else {}
+    tested = {"test_seconds": found.seconds, "single_view_test_seconds": found.single_seconds}
+    files.write_json(out / "cost.json", {**trained, **tested})
     return metrics
 
 

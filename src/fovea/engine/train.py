@@ -16,13 +16,24 @@ from fovea.config import RunConfig
 from fovea.data.loader import Loader
 from fovea.data.preprocess import Preprocess, statistics, to_unit
 from fovea.data.types import Dataset
-from fovea.device import describe, pick_device, reproducible, rng_state, set_rng_state
+from fovea.device import (
+    autocast,
+    describe,
+    memory_errors,
+    pick_device,
+    pick_precision,
+    reproducible,
+    rng_state,
+    set_rng_state,
+)
+from fovea.engine.cost import Cost
 from fovea.engine.evaluate import infer
 from fovea.engine.progress import Display
 from fovea.errors import Diverged, RunError
 from fovea.models.base import Model, build_model, num_parameters
-from fovea.optim.build import build_optimizer
-from fovea.optim.schedules import lr_factor
+from fovea.optim.average import WeightAverage
+from fovea.optim.build import build_optimizer, set_lr
+from fovea.optim.schedules import build_schedule
 from fovea.run import RESULTS_COLUMNS, ModelInfo, Run, load_weights, read_weights
 
 AUTO_LOGS_PER_EPOCH = 6
@@ -42,14 +53,19 @@ def build(config: RunConfig, dataset: Dataset) -> tuple[Model, ModelInfo]:
     else:
         first = to_unit(dataset.train.images[:5000])  # enough for statistics, and bounded
         model.init_from_data(preprocess.standardizer(first.device)(first))
-    return model, ModelInfo(registry.model.resolve(config.model, 3), dataset.classes, preprocess, num_parameters(model))
+    precision = pick_precision(config.precision, pick_device(config.device))
+    spec = registry.model.resolve(config.model, 3)
+    return model, ModelInfo(spec, dataset.classes, preprocess, num_parameters(model), config.views, precision)
 
 
-def fit(run: Run, dataset: Dataset, model: Model, display: Display, on_epoch: OnEpoch | None = None) -> None:
+def fit(
+    run: Run, dataset: Dataset, model: Model, display: Display, on_epoch: OnEpoch | None = None,
+    cost: Cost | None = None,
+) -> None:  # fmt: skip
     """Train `model` into the run folder, from where its resume.pt stands or from the start.
 
-    The state is saved after every epoch; the same seed on the same machine gives the same steps.csv and weights.
-    Raises Diverged when the loss is no longer finite, RunError when the data is no longer that of the run.
+    `cost` is the clock that began before the model was built. The state is saved after every epoch; the same seed on the same machine gives the same steps.csv and weights.
+    Raises Diverged when the loss is no longer finite, OutOfMemory, RunError when the data is no longer that of the run.
     """
     config = run.config
     device = pick_device(config.device)
@@ -58,24 +74,32 @@ def fit(run: Run, dataset: Dataset, model: Model, display: Display, on_epoch: On
     with (
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         reproducible(device, config.batch_size * height * width),
+        memory_errors(f"on {device} at batch size {config.batch_size}", _smaller(config, dataset)),
         display,
     ):
-        _fit(run, config, dataset, model.to(device), preprocess, device, display, on_epoch)
+        _fit(run, config, dataset, model.to(device), preprocess, device, display, on_epoch, cost or Cost(device))
 
 
 def _fit(
     run: Run, config: RunConfig, dataset: Dataset, model: Model, preprocess: Preprocess, device: torch.device,
-    display: Display, on_epoch: OnEpoch | None,
+    display: Display, on_epoch: OnEpoch | None, cost: Cost,
 ) -> None:  # fmt: skip
     torch.manual_seed(config.seed)
-    loader = Loader(dataset.train, preprocess, config.batch_size, device, config.seed, config.augment, shuffle=True)
+    loader = Loader(
+        dataset.train, preprocess, config.batch_size, device, config.seed, config.augment, shuffle=True,
+        num_classes=len(dataset.classes),
+    )  # fmt: skip
     optimizer = build_optimizer(config.optim, model)
-    state = _State(run, model, optimizer, dataset.train.fingerprint())
+    highest_lrs = [group["lr"] for group in optimizer.param_groups]
+    lr_factor = build_schedule(config.schedule, len(loader) * config.epochs)
+    average = WeightAverage(config.ema, model)
+    precision = pick_precision(run.info.precision, device)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")  # else it passes everything on as it is
+    state = _State(run, model, optimizer, average, scaler, dataset.train.fingerprint(), cost)
     first_epoch = state.restore(device) + 1
-    num_steps = len(loader) * config.epochs
     log_every = config.log_interval or max(1, len(loader) // AUTO_LOGS_PER_EPOCH)
     log_every = min(log_every, len(loader))
-    display.say(f"training on {describe(device)}, {num_parameters(model):,} parameters")
+    display.say(f"training on {describe(device, precision)}, {num_parameters(model):,} parameters")
     display.start(loader.num_images * (config.epochs - first_epoch + 1))
     model.train()
 
@@ -84,14 +108,18 @@ def _fit(
         losses = torch.zeros(len(loader), device=device)
         done = (epoch - first_epoch) * loader.num_images
         for step, (images, labels) in enumerate(loader.epoch(epoch), start=1):
-            lr = config.optim.lr * lr_factor(config.schedule, (epoch - 1) * len(loader) + step - 1, num_steps)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
+            total_steps = (epoch - 1) * len(loader) + step
+            factor = lr_factor(total_steps - 1)
+            set_lr(optimizer, highest_lrs, factor)
 
             optimizer.zero_grad()
-            loss = F.cross_entropy(model(images), labels, label_smoothing=config.label_smoothing)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            with autocast(precision, device):
+                logits = model(images).float()
+            loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            scaler.step(optimizer)
+            scaler.update()
+            average.update(total_steps, force=step == len(loader))
 
             losses[step - 1] = loss.detach()
             display.advance(done + step * config.batch_size, f"epoch {epoch}/{config.epochs}")
@@ -103,7 +131,10 @@ def _fit(
 
         train_loss = _epoch_loss(losses, loader, epoch, run)
         seconds = time.perf_counter() - begun
-        val_loss, val_accuracy = _validate(model, dataset, preprocess, device, epoch, run)
+        cost.lap("step")
+        val_loss, val_accuracy = _validate(average.model, dataset, preprocess, device, epoch, run)
+        cost.lap("val")
+        lr = config.optim.lr * factor
         row = (epoch, train_loss, val_loss, val_accuracy, lr, seconds, loader.num_images / seconds)
         record = dict(zip(RESULTS_COLUMNS, row, strict=True))
         state.end_epoch(record, device)
@@ -116,8 +147,12 @@ def _fit(
 class _State:
     """What is saved after each epoch, so that a run can go on as if it had never stopped."""
 
-    def __init__(self, run: Run, model: Model, optimizer: torch.optim.Optimizer, fingerprint: int) -> None:
-        self.run, self.model, self.optimizer, self.fingerprint = run, model, optimizer, fingerprint
+    def __init__(
+        self, run: Run, model: Model, optimizer: torch.optim.Optimizer, average: WeightAverage,
+        scaler: torch.amp.GradScaler, fingerprint: int, cost: Cost,
+    ) -> None:  # fmt: skip
+        self.run, self.model, self.optimizer, self.average = run, model, optimizer, average
+        self.scaler, self.fingerprint, self.cost = scaler, fingerprint, cost
         self.results: list[list[Any]] = []
         self.steps: list[list[Any]] = []
         self.best: list[float] = []  # val accuracy and minus val loss, of the best epoch so far
@@ -125,6 +160,7 @@ class _State:
     def restore(self, device: torch.device) -> int:
         """Go back to the last whole epoch and return its number; 0, and a first save, in a new run."""
         if not self.run.has("resume.pt"):
+            self.cost.lap("setup")
             self._save(0, device)
             return 0
         saved = self.run.load_resume()
@@ -133,12 +169,17 @@ class _State:
                 raise RunError(f"the training images are no longer those that {self.run.path} began with: train anew")
             load_weights(self.model, saved["model"], str(self.run.path / "resume.pt"))
             self.optimizer.load_state_dict(saved["optimizer"])
+            self.average.load_state_dict(saved.get("average", {}))
+            self.scaler.load_state_dict(saved.get("scaler", {}))
+            if "cost" in saved:  # not of a run older than the clock
+                self.cost.restore(saved["cost"])
             set_rng_state(saved["rng"], device)
             self.results, self.steps, self.best = saved["results"], saved["steps"], saved["best"]
             self.run.save_history(self.results, self.steps)
             epoch: int = saved["epoch"]
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{self.run.path / 'resume.pt'} does not belong to this run: {error}") from None
+        self.cost.lap("setup")
         return epoch
 
     def end_epoch(self, record: dict[str, Any], device: torch.device) -> None:
@@ -148,20 +189,29 @@ class _State:
         score = [] if record["val_loss"] is None else [record["val_accuracy"], -record["val_loss"]]
         if not score or score > self.best:
             self.best = score
-            self.run.save_weights("best", self.model.state_dict())
+            self.run.save_weights("best", self.average.model.state_dict())
         self._save(record["epoch"], device)
 
     def _save(self, epoch: int, device: torch.device) -> None:
-        self.run.save_weights("last", self.model.state_dict())
+        self.run.save_weights("last", self.average.model.state_dict())
         if epoch == 0:
-            self.run.save_weights("best", self.model.state_dict())
+            self.run.save_weights("best", self.average.model.state_dict())
         self.run.save_history(self.results, self.steps)
+        cost = self.cost.summary()
+        self.run.save_cost(cost)
         # The last file written: until it stands, the epoch before it counts.
         self.run.save_resume({
             "epoch": epoch, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
-            "rng": rng_state(device), "fingerprint": self.fingerprint,
+            "average": self.average.state_dict(), "rng": rng_state(device), "fingerprint": self.fingerprint,
             "results": self.results, "steps": self.steps, "best": self.best,
+            "scaler": self.scaler.state_dict(), "cost": cost,
         })  # fmt: skip
+        self.cost.lap("save")
+
+
+def _smaller(config: RunConfig, dataset: Dataset) -> str:
+    half = min(config.batch_size, len(dataset.train)) // 2
+    return f"try --batch-size {half}, or a smaller --model" if half else "try a smaller --model or --image-size"
 
 
 def _finite_mean(losses: Tensor, start: int, stop: int, epoch: int, run: Run) -> float:
@@ -192,7 +242,7 @@ def _validate(
     """Loss and accuracy on val, or (None, None) without one. Raises Diverged where the last step broke the weights."""
     val = dataset.splits.get("val")
     split = val if val is not None else dataset.train.take(torch.arange(min(100, len(dataset.train))))
-    logits = infer(model, split, preprocess, device)
+    logits = infer(model, split, preprocess, device, precision=run.info.precision)
     loss = F.cross_entropy(logits.double(), split.labels).item()
     if not math.isfinite(loss):
         raise _diverged(loss, f"the end of epoch {epoch}", epoch, run)

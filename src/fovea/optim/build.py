@@ -1,26 +1,86 @@
-"""The optimizer that a config names."""
+"""The optimizer that a config names.
+
+A registered optimizer is a function of the model, its parameter groups, those of SETTINGS that it uses, and options of
+its own. The defaults of its SETTINGS are what it takes where another than the recipe's optimizer is asked for: an lr
+that suits SGD does not suit AdamW.
+"""
 
 from __future__ import annotations
 
-import torch
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
 from torch.optim import Optimizer
 
-from fovea.config import OptimConfig
+from fovea import registry
+from fovea.config import OptimConfig, RunConfig
+from fovea.errors import ConfigError
 from fovea.models.base import Model
+from fovea.optim.schedules import bind_schedule
+
+SETTINGS = ("lr", "momentum", "weight_decay", "nesterov")
 
 
 def build_optimizer(config: OptimConfig, model: Model) -> Optimizer:
-    """SGD or AdamW over the model's parameter groups.
-
-    Fused where torch has it: one kernel for all parameters, the same arithmetic in another rounding.
-    """
+    """The optimizer over the model's parameter groups. Raises ConfigError."""
+    function = registry.optimizer.get(_name(config.name))
+    used = _used(function)
+    _, options = registry.optimizer.bind(config.name, num_given=2 + len(used))
     groups = model.param_groups(config)
-    fused = next(model.parameters()).device.type in ("cpu", "cuda")
-    if config.name == "adamw":
-        return torch.optim.AdamW(
-            groups, lr=config.lr, betas=(config.momentum, 0.999), weight_decay=config.weight_decay, fused=fused
-        )
-    return torch.optim.SGD(
-        groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay,
-        nesterov=config.nesterov, fused=fused,
-    )  # fmt: skip
+    built: Optimizer = function(model, groups, **{name: getattr(config, name) for name in used}, **options)
+    for group in built.param_groups:
+        group["lr"] *= group.get("lr_scale", 1.0)
+    return built
+
+
+def can_fuse(model: Model) -> bool:
+    """Has torch one kernel for all parameters? Its arithmetic is the same, in another rounding."""
+    return next(model.parameters()).device.type in ("cpu", "cuda")
+
+
+def set_lr(optimizer: Optimizer, highest: list[float], factor: float) -> None:
+    """Give each group its highest lr times `factor`."""
+    for group, lr in zip(optimizer.param_groups, highest, strict=True):
+        group["lr"] = lr * factor
+
+
+def with_habits(config: RunConfig, values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values`, completed where they ask for another optimizer or schedule than the recipe's: by what suits that one."""
+    completed = dict(values)
+    optimizer, schedule = values.get("optim.name"), values.get("schedule.name")
+    if optimizer is not None and _name(optimizer) != _name(config.optim.name):
+        used = _used(registry.optimizer.get(_name(optimizer)))
+        for name in SETTINGS:
+            completed.setdefault(f"optim.{name}", used.get(name, 0))
+    if schedule is not None and bind_schedule(schedule)(0.0) < 1:  # rises by itself
+        completed.setdefault("schedule.warmup", 0)
+    return completed
+
+
+def check_optimizer(config: OptimConfig, given: Mapping[str, Any]) -> None:
+    """Raises ConfigError where the optimizer cannot be, or has no use for a setting that was `given`."""
+    used = _used(registry.optimizer.get(_name(config.name)))
+    for name in SETTINGS:
+        if f"optim.{name}" in given and name not in used and getattr(config, name):
+            raise ConfigError(f"optim.{name}: {_name(config.name)} has none; it takes {', '.join(used)}")
+    build_optimizer(config, _Smallest())
+
+
+class _Smallest(Model):
+    """A model of which an optimizer is built only to see whether it can be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+
+
+def _used(function: Any) -> dict[str, Any]:
+    """The SETTINGS among the function's parameters, with their defaults."""
+    parameters = inspect.signature(function).parameters
+    return {name: parameters[name].default for name in SETTINGS if name in parameters}
+
+
+def _name(spec: str) -> str:
+    return spec.partition(":")[0]

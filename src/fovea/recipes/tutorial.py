@@ -20,5 +20,6 @@ def tutorial(data: str) -> RunConfig:
         optim=OptimConfig(name="sgd", lr=0.001, momentum=0.9),
         epochs=5,
         batch_size=4,
+        precision="fp32",
         log_interval=2000,
     )

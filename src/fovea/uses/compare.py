@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def compare(runs: Sequence[Run], out: Path | None = None) -> dict[str, Any]:
 
     Returns:
         `groups` (name, runs, seeds, accuracies, mean, std, interval, interval_of, train_seconds, num_parameters,
-        per_class) and `differences` to the first group over the seeds that both have (mean, interval, p_value).
+        per_class, views, single_view_mean) and `differences` to the first group over the seeds that both have (mean, interval, p_value).
 
     Raises:
         RunError: a run has not been evaluated, or was tested on other data than the first.
@@ -41,10 +41,12 @@ def compare(runs: Sequence[Run], out: Path | None = None) -> dict[str, Any]:
         keys += [key] if key not in keys else []
     trees: list[dict[str, Any]] = [json.loads(key) for key in keys]
     differing = [path for path in trees[0] if any(tree[path] != trees[0][path] for tree in trees)]
+    # The same clock for all: runs older than cost.json know the seconds of their steps only.
+    seconds = _train_seconds if all("train_seconds" in run.cost for run in runs) else _step_seconds
     groups = []
     for key, tree in zip(keys, trees, strict=True):
         members = [run for run, own in zip(runs, settings, strict=True) if json.dumps(own, sort_keys=True) == key]
-        groups.append(_describe(_name(tree, differing), members))
+        groups.append(_describe(_name(tree, differing), members, seconds))
     result = {"groups": groups, "differences": [_difference(groups[0], group) for group in groups[1:]]}
     if out is not None:
         plots.draw_comparison(out / "compare.png", groups)
@@ -101,7 +103,7 @@ def _text(value: Any) -> str:
     return (",".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
 
 
-def _describe(name: str, runs: Sequence[Run]) -> dict[str, Any]:
+def _describe(name: str, runs: Sequence[Run], seconds: Callable[[Run], float]) -> dict[str, Any]:
     metrics = [run.metrics for run in runs]
     accuracies = [m["accuracy"] for m in metrics]
     repeated = len(runs) > 1
@@ -125,10 +127,25 @@ def _describe(name: str, runs: Sequence[Run]) -> dict[str, Any]:
         "std": statistics.stdev(accuracies) if repeated else None,
         "interval": _share_interval(accuracies) if repeated else metrics[0]["accuracy_interval"],
         "interval_of": "seeds" if repeated else "test images",
-        "train_seconds": statistics.mean(sum(float(row["seconds"]) for row in run.results) for run in runs),
+        "train_seconds": statistics.mean(seconds(run) for run in runs),
         "num_parameters": runs[0].info.num_parameters,
         "per_class": per_class,
+        "views": metrics[0]["views"],
+        "single_view_mean": statistics.mean(_single_view(m) for m in metrics),
     }
+
+
+def _single_view(metrics: dict[str, Any]) -> float:
+    """Of one view; the accuracy itself where there was no other."""
+    return float(metrics["single_view"]["accuracy"] if metrics["views"] > 1 else metrics["accuracy"])
+
+
+def _train_seconds(run: Run) -> float:
+    return float(run.cost["train_seconds"])
+
+
+def _step_seconds(run: Run) -> float:
+    return sum(float(row["seconds"]) for row in run.results)
 
 
 def _difference(first: dict[str, Any], group: dict[str, Any]) -> dict[str, Any]:

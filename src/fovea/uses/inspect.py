@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fovea import files
-from fovea.data.loader import Loader
+from fovea.data.loader import Loader, mixing
 from fovea.data.preprocess import Preprocess, statistics
 from fovea.data.types import Dataset
 from fovea.uses import grid, plots
@@ -52,28 +52,45 @@ def inspect_data(dataset: Dataset) -> dict[str, Any]:
 def draw_inspection(dataset: Dataset, facts: dict[str, Any], out: Path, augment: Sequence[str] = ()) -> list[Path]:
     """Draw samples.png, balance.png and, with augmentations, augmented.png; write inspect.json; returns the pictures."""
     written = [out / "samples.png", out / "balance.png"]
-    after = augmented(dataset, augment) if augment else []  # what does not fit says so before anything is written
+    # What does not fit says so before anything is written.
+    after, captions = augmented(dataset, augment) if augment else ([], [])
     draw_samples(written[0], dataset)
     plots.draw_balance(written[1], dataset.classes, facts["per_class"])
     if after:
         written.append(out / "augmented.png")
-        captions = ["before"] * len(after[0]) + [f"epoch {e}" for e in range(1, len(after)) for _ in after[0]]
         grid.draw_images(written[2], torch.cat(after), captions, f"The same images through {', '.join(augment)}")
     files.write_json(out / "inspect.json", facts)
     return written
 
 
-def augmented(dataset: Dataset, augment: Sequence[str]) -> list[Tensor]:
-    """The first images of the classes as `(N, C, H, W) uint8`: before, and as some epochs would see them."""
+def augmented(dataset: Dataset, augment: Sequence[str]) -> tuple[list[Tensor], list[str]]:
+    """The first images of the classes as `(N, C, H, W) uint8`: before, and as some epochs would see them.
+
+    With a caption for each: the epoch, and where labels are mixed, the shares of its classes.
+    """
     train = dataset.train
     firsts = [int((train.labels == label).nonzero()[0]) for label in range(len(dataset.classes))]
     rows = torch.tensor((firsts + list(range(grid.COLUMNS)))[: min(grid.COLUMNS, len(train))])
     few = train.take(rows)
     height, width = dataset.image_size
     unit = Preprocess((height, width), dataset.channels, (0.0,) * dataset.channels, (1.0,) * dataset.channels)
-    loader = Loader(few, unit, len(few), torch.device("cpu"), augment=augment)
-    epochs = [next(loader.epoch(epoch))[0] for epoch in range(1, _AUGMENTED_EPOCHS + 1)]
-    return [few.images, *(images.mul(255).round().to(torch.uint8) for images in epochs)]
+    num_classes = len(dataset.classes)
+    loader = Loader(few, unit, len(few), torch.device("cpu"), augment=augment, num_classes=num_classes)
+    shown, captions = [few.images], ["before"] * len(few)
+    if mixing(augment):
+        captions = [dataset.classes[label] for label in few.labels.tolist()]
+    for epoch in range(1, _AUGMENTED_EPOCHS + 1):
+        images, labels = next(loader.epoch(epoch))
+        shown.append(images.mul(255).round().to(torch.uint8))
+        captions += [_shares(row, dataset.classes) if labels.ndim == 2 else f"epoch {epoch}" for row in labels]
+    return shown, captions
+
+
+def _shares(target: Tensor, classes: Sequence[str]) -> str:
+    """`cat 70 %` over `dog 30 %`, of `(K,)` probabilities."""
+    top = target.topk(min(2, len(target)))
+    pairs = zip(top.values.tolist(), top.indices.tolist(), strict=True)
+    return "\n".join(f"{classes[k]} {100 * share:.0f} %" for share, k in pairs if share > 0.005)
 
 
 def draw_samples(path: Path, dataset: Dataset) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fovea.data.preprocess import Preprocess, find_images
 from fovea.data.types import Split
-from fovea.device import pick_device
+from fovea.device import pick_device, precision_here
 from fovea.engine.evaluate import infer, load_model
 from fovea.errors import DataError
 from fovea.models.base import Model
@@ -45,28 +45,37 @@ class Prediction:
 class Classifier:
     """A trained network together with its classes and preprocessing."""
 
-    def __init__(self, model: Model, classes: Sequence[str], preprocess: Preprocess, device: torch.device) -> None:
+    def __init__(
+        self, model: Model, classes: Sequence[str], preprocess: Preprocess, device: torch.device, views: str = "one",
+        precision: str = "fp32",
+    ) -> None:  # fmt: skip
         self.model = model
         self.classes = tuple(classes)
         self.preprocess = preprocess
         self.device = device
+        self.views = views
+        self.precision = precision
 
     @staticmethod
     def load(run: Run | str | Path, device: str = "auto") -> Classifier:
-        """Build the classifier that a run folder holds. Raises RunError."""
+        """Build the classifier that a run folder holds; it looks at pictures as the run's test did. Raises RunError."""
         run = run if isinstance(run, Run) else Run(run)
         chosen = pick_device(device)
-        return Classifier(load_model(run, chosen), run.info.classes, run.info.preprocess, chosen)
+        info, precision = run.info, precision_here(run.info.precision, chosen)
+        return Classifier(load_model(run, chosen), info.classes, info.preprocess, chosen, info.views, precision)
 
     def logits(self, images: Tensor) -> Tensor:
-        """`(N, C, H, W) uint8` of the model's own size to `(N, K)` float32 logits on the CPU. Raises DataError."""
+        """`(N, C, H, W) uint8` of the model's own size to `(N, K)` float32 logits on the CPU, averaged over the views.
+
+        Raises DataError.
+        """
         wanted = (self.preprocess.channels, *self.preprocess.image_size)
         if images.ndim != 4 or images.dtype != torch.uint8 or tuple(images.shape[1:]) != wanted:
             raise DataError(
                 f"images must be (N, {', '.join(map(str, wanted))}) uint8, not {tuple(images.shape)} {images.dtype}"
             )
         split = Split(images, torch.zeros(len(images), dtype=torch.int64), ())
-        return infer(self.model, split, self.preprocess, self.device)
+        return infer(self.model, split, self.preprocess, self.device, self.views, self.precision)
 
     def predict(
         self,

@@ -76,7 +76,7 @@ def write_report(run: Run) -> Path:
         run=run, config=config, info=info, metrics=metrics, results=results, environment=made,
         loss_table=_loss_table(steps), pictures=_pictures(run),
         summary=_summary(metrics), settings=_settings(run), many_classes=len(info.classes) > _MANY_CLASSES,
-        train_time=clock(sum(float(row["seconds"]) for row in results)), now=datetime.now().strftime("%Y-%m-%d %H:%M"),
+        train_time=_train_time(run.cost, results), costs=_costs(run.cost), now=datetime.now().strftime("%Y-%m-%d %H:%M"),
     )  # fmt: skip
     path = run.path / "report.html"
     files.write_text(path, page)
@@ -114,6 +114,7 @@ def _summary(metrics: dict[str, Any] | None) -> list[str]:
         f"The test images are a sample: with 95 % confidence the share among all such images lies between "
         f"{100 * low:.1f} % and {100 * high:.1f} %. The interval knows nothing of luck in training: this is one run "
         "with one seed.",
+        *_views_line(metrics),
         f"Best recognized is {best['class']} ({100 * best['accuracy']:.1f} %), worst {worst['class']} "
         f"({100 * worst['accuracy']:.1f} %).",
     ]
@@ -127,6 +128,31 @@ def _summary(metrics: dict[str, Any] | None) -> list[str]:
     return lines
 
 
+def _views_line(metrics: dict[str, Any]) -> list[str]:
+    if metrics["views"] == 1:
+        return []
+    single = metrics["single_view"]["accuracy"]
+    return [
+        f"The network saw each image in {metrics['views']} views (mirrored, shifted) and its answers were averaged; "
+        f"by a single view, as the image is, it recognized {100 * single:.1f} %. Predictions average in the same way."
+    ]
+
+
+def _train_time(cost: dict[str, Any], results: list[dict[str, str]]) -> str:
+    return clock(cost.get("train_seconds") or sum(float(row["seconds"]) for row in results))
+
+
+def _costs(cost: dict[str, Any]) -> list[tuple[str, str]]:
+    """Seconds and memory, for a table."""
+    rows = {
+        "train_seconds": "training, from before the network was built to its last step",
+        "setup_seconds": "set-up", "step_seconds": "training steps", "val_seconds": "validation after each epoch",
+        "save_seconds": "saving after each epoch", "test_seconds": "test", "single_view_test_seconds": "test, a single view",
+    }  # fmt: skip
+    shown = [(name, f"{cost[key]:.2f} s") for key, name in rows.items() if key in cost]
+    return shown + ([("peak memory", f"{cost['peak_memory_mb']:,.0f} MB")] if cost.get("peak_memory_mb") else [])
+
+
 def _settings(run: Run) -> list[tuple[str, str]]:
     """The settings that matter to a reader, named as --set names them."""
     config = run.config
@@ -136,5 +162,5 @@ def _settings(run: Run) -> list[tuple[str, str]]:
         ("optim.momentum", f"{config.optim.momentum:g}"), ("optim.weight_decay", f"{config.optim.weight_decay:g}"),
         ("schedule.name", config.schedule.name), ("augment", ", ".join(config.augment) or "none"),
         ("standardize", "by train mean and std" if config.standardize else "no: only rescaled to [-1, 1]"),
-        ("data.val_fraction", f"{config.data.val_fraction:g}"), ("seed", str(config.seed)),
+        ("views", config.views), ("precision", run.info.precision), ("data.val_fraction", f"{config.data.val_fraction:g}"), ("seed", str(config.seed)),
     ]  # fmt: skip

@@ -56,8 +56,27 @@ def accuracy_line(metrics: dict[str, Any]) -> str:
     low, high = metrics["accuracy_interval"]
     return (
         f"accuracy on the {metrics['num_images']} {metrics['split']} images: {100 * metrics['accuracy']:.2f} % "
-        f"(95 % interval {100 * low:.2f} to {100 * high:.2f})"
+        f"(95 % interval {100 * low:.2f} to {100 * high:.2f})" + _views_part(metrics)
     )
+
+
+def cost_line(cost: dict[str, Any]) -> str:
+    """What the training and the test took."""
+    parts = []
+    if "train_seconds" in cost:
+        parts.append(f"training took {cost['train_seconds']:.2f} s ({cost['step_seconds']:.2f} s of steps)")
+    if "test_seconds" in cost:
+        parts.append(f"the test took {cost['test_seconds']:.2f} s")
+    if cost.get("peak_memory_mb"):
+        parts.append(f"at most {cost['peak_memory_mb']:,.0f} MB of memory")
+    return ", ".join(parts)
+
+
+def _views_part(metrics: dict[str, Any]) -> str:
+    if metrics["views"] == 1:
+        return ""
+    single = metrics["single_view"]
+    return f", averaged over {metrics['views']} views of each; by a single view {100 * single['accuracy']:.2f} %"
 
 
 def print_predictions(answers: list[Prediction]) -> None:
@@ -108,10 +127,12 @@ def print_inspection(facts: dict[str, Any]) -> None:
 def print_comparison(result: dict[str, Any]) -> None:
     """Groups, differences and classes of `fovea compare`."""
     groups = result["groups"]
+    averaged = any(group["views"] > 1 for group in groups)
     rows = [
         [
             group["name"],
             str(len(group["runs"])),
+            *([str(group["views"]), f"{100 * group['single_view_mean']:.2f}"] if averaged else []),
             f"{100 * group['mean']:.2f}",
             "" if group["std"] is None else f"{100 * group['std']:.2f}",
             f"{100 * group['interval'][0]:.2f} to {100 * group['interval'][1]:.2f}",
@@ -121,7 +142,8 @@ def print_comparison(result: dict[str, Any]) -> None:
         ]
         for group in groups
     ]
-    columns = ["group", "runs", "accuracy %", "std", "95 % interval", "over", "training s", "parameters"]
+    columns = ["group", "runs", *(["views", "one view %"] if averaged else []), "accuracy %", "std"]
+    columns += ["95 % interval", "over", "training s", "parameters"]
     print_table("test accuracy", columns, rows)
     if all(len(group["runs"]) == 1 for group in groups):
         print("one run each: the intervals know of the test images, not of luck in training; repeat with other --seed")

@@ -1,0 +1,160 @@
+"""Momentum, orthogonalized by Newton-Schulz iterations: Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon).
+
+A gradient of a weight matrix has a few directions that are large and many that are small. Muon takes U V^T of
+its singular value decomposition U S V^T instead: each direction moves by the same amount.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from fovea.errors import ConfigError
+from fovea.models.base import Model
+from fovea.optim.adamw import adamw
+from fovea.optim.sgd import sgd
+from fovea.registry import optimizer
+
+# Of a x + b x^3 + c x^5, applied to each singular value: as steep at 0 as can be, so that few steps do. What comes out
+# lies in a band around 1 rather than at 1, which costs nothing in training (Jordan et al. 2024).
+QUINTIC = (3.4445, -4.7750, 2.0315)
+
+
+@optimizer
+def muon(
+    model: Model, groups: list[dict[str, Any]], lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.0,
+    nesterov: bool = True, steps: int = 5, normalize: bool = False, other: str = "adamw", other_lr: float = 0.003,
+    other_momentum: float = 0.9,
+) -> Optimizer:  # fmt: skip
+    """Orthogonalized momentum for the hidden weights, `other` (adamw or sgd, with `other_lr`) for the rest.
+
+    Args:
+        steps: Newton-Schulz iterations; 5, or 3 for speed.
+        normalize: rescale each hidden weight before each step, so that its filters have a mean square norm of 1. For
+            layers that are followed by a normalization, which does not see the scale; weight decay has no use then.
+        other_lr, other_momentum: of the rest. A schedule scales `other_lr` like `lr`. The rest takes `weight_decay`
+            and, if `sgd`, `nesterov` as well.
+    """
+    others = {"adamw": {}, "sgd": {"nesterov": nesterov}}
+    if other not in others:
+        raise ConfigError(f"muon:other={other}: the rest can go to {' or '.join(others)}")
+    if nesterov and not momentum:
+        raise ConfigError("optim.nesterov needs momentum: give --momentum 0.9, or --set optim.nesterov=false")
+    for name, value, least, most in (
+        ("steps", steps, 1, 100), ("other_lr", other_lr, 1e-12, 1e12), ("other_momentum", other_momentum, 0, 0.9999)
+    ):  # fmt: skip
+        if not least <= value <= most:
+            raise ConfigError(f"muon:{name}={value:g}: from {least:g} to {most:g}")
+    hidden, rest = _split(groups, model.hidden_weights())
+    if not hidden:
+        raise ConfigError("muon: the model has no hidden weights to orthogonalize; take --optimizer adamw or sgd")
+    parts: list[Optimizer] = [Muon(hidden, lr, momentum, weight_decay, nesterov, steps, normalize)]
+    if rest:
+        make = {"adamw": adamw, "sgd": sgd}[other]
+        # What belongs to the rest is marked: `lr` does not reach it.
+        marked = [{**group, "own_lr": True} for group in rest]
+        parts.append(make(model, marked, other_lr, other_momentum, weight_decay, **others[other]))
+    return Together(parts)
+
+
+class Muon(Optimizer):
+    """Orthogonalized momentum, for weights of two dimensions or more (a convolution's are `(out, in * height * width)`)."""
+
+    def __init__(
+        self, params: Iterable[Any], lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.0,
+        nesterov: bool = True, steps: int = 5, normalize: bool = False,
+    ) -> None:  # fmt: skip
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
+        super().__init__(params, {**defaults, "steps": steps, "normalize": normalize})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """One step, for all weights of one shape at a time."""
+        for group in self.param_groups:
+            alike: dict[tuple[torch.Size, torch.device], list[Tensor]] = defaultdict(list)
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    alike[weight.shape, weight.device].append(weight)
+            for weights in alike.values():
+                self._step(weights, group)
+
+    def _step(self, weights: list[Tensor], group: dict[str, Any]) -> None:
+        grads = [weight.grad for weight in weights if weight.grad is not None]
+        for weight in weights:
+            if not self.state[weight]:
+                self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+        velocities = [self.state[weight]["momentum_buffer"] for weight in weights]
+        torch._foreach_mul_(velocities, group["momentum"])
+        torch._foreach_add_(velocities, grads)
+        ahead = torch._foreach_add(grads, velocities, alpha=group["momentum"]) if group["nesterov"] else velocities
+
+        matrices = torch.stack([direction.flatten(1) for direction in ahead])
+        updates = newton_schulz(matrices, group["steps"]).to(weights[0].dtype)
+        rows, columns = matrices.shape[1:]
+        if group["normalize"]:
+            norms = torch._foreach_norm(weights)
+            torch._foreach_mul_(weights, [rows**0.5 / norm for norm in norms])
+        elif group["weight_decay"]:
+            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+        # So that a weight with more outputs than inputs changes its outputs as much as others do (Jordan et al. 2024).
+        lr = group["lr"] * max(1.0, rows / columns) ** 0.5
+        torch._foreach_add_(weights, [update.view(weights[0].shape) for update in updates], alpha=-lr)
+
+
+def newton_schulz(
+    matrices: Tensor, steps: int = 5, coefficients: tuple[float, float, float] = QUINTIC, eps: float = 1e-7
+) -> Tensor:
+    """`(N, R, C)` matrices U S V^T to, nearly, U V^T: bfloat16 on a GPU, float32 elsewhere."""
+    a, b, c = coefficients
+    x = matrices.to(torch.bfloat16 if matrices.is_cuda else torch.float32)
+    tall = x.shape[1] > x.shape[2]
+    if tall:  # the smaller of the two products
+        x = x.mT
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + eps)  # no singular value above 1, where the iteration would explode
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
+
+
+class Together(Optimizer):
+    """Several optimizers, each over its own parameters, that step as one."""
+
+    def __init__(self, parts: list[Optimizer]) -> None:
+        self._parts = parts
+        super().__init__(self._groups(), {})
+
+    def step(self, closure: Any = None) -> Any:
+        """A step of each."""
+        for part in self._parts:
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of each."""
+        return {"parts": [part.state_dict() for part in self._parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Undo `state_dict`. Raises KeyError and ValueError where it is another's."""
+        for part, saved in zip(self._parts, state_dict["parts"], strict=True):
+            part.load_state_dict(saved)
+        self.param_groups = self._groups()
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for part in self._parts for group in part.param_groups]
+
+
+def _split(groups: list[dict[str, Any]], hidden: list[Tensor]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The groups' hidden weights and the rest, in groups with the same settings."""
+    chosen = set(map(id, hidden))
+    both: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    for group in groups:
+        for is_hidden, half in zip((True, False), both, strict=True):
+            params = [p for p in group["params"] if (id(p) in chosen) == is_hidden and p.requires_grad]
+            if params:
+                half.append({**group, "params": params})
+    return both
