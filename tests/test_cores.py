@@ -47,7 +47,7 @@ def test_gradients_and_running_averages_are_those_of_the_parts_one_by_one(batch)
         part.backward()
         total += part.item()
         for name, buffer in model.named_buffers():
-            moved[name] += (buffer - before[name]) / (4 if buffer.is_floating_point() else 1)
+            moved[name] = moved[name] + (buffer - before[name]) / 4
             buffer.copy_(before[name])
     torch.optim.SGD(model.parameters(), 0.1).step()
     assert losses[0].item() == pytest.approx(total, rel=1e-6)
