@@ -28,6 +28,7 @@ from fovea.engine.progress import Display
 from fovea.engine.train import OnEpoch, build, fit
 from fovea.errors import ConfigError, RunError, nearest
 from fovea.models.base import Model
+from fovea.models.cost import flops_text, forward_flops
 from fovea.run import ModelInfo, Run, create_run
 from fovea.uses.predict import Classifier
 from fovea.uses.report import draw_charts, draw_pictures, write_report
@@ -83,6 +84,9 @@ def train_config(
     display.say(str(dataset))
     config = _with_enough_epochs(config, len(dataset.train), display)
     model, info = build(config, dataset)
+    flops = forward_flops(model, dataset.channels, dataset.image_size)
+    info = replace(info, flops=flops)
+    display.say(f"{config.model}: {flops_text(flops)} for a forward pass of one image")
     _try_augmentations(config, dataset, info)
     path = create_run(out, f"{folder_name(config.data.name)}-{config.recipe}")
     try:

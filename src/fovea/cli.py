@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from fovea import __version__, program, registry
-from fovea.errors import ConfigError, UnknownName
+from fovea.errors import ConfigError
 from fovea.options import (
     Augment,
     DataArgument,
@@ -49,19 +49,12 @@ def list_parts(
     plugin: Plugin = None,
     as_json: Json = False,
 ) -> None:
-    """Show the recipes, models, data sets and augmentations."""
+    """Show the recipes, models, data sets and augmentations; of `models`, also parameters and FLOPs."""
     _load_plugins(plugin)
-    if kind is not None and kind not in registry.REGISTRIES:
-        raise UnknownName("kind", kind, registry.REGISTRIES)
-    chosen = {kind: registry.REGISTRIES[kind]} if kind else registry.REGISTRIES
-    if as_json:
-        _print_json({name: [{"name": e.name, "summary": e.summary} for e in r.entries()] for name, r in chosen.items()})
-        return
-    for name, parts in chosen.items():
-        width = max(len(entry.name) for entry in parts.entries())
-        print(f"{name}:")
-        for entry in parts.entries():
-            print(f"  {entry.name:{width}}  {entry.summary}")
+    from fovea.uses import listing
+
+    listed = listing.list_parts(kind)
+    _print_json(listed) if as_json else listing.print_parts(listed)
 
 
 @app.command()

@@ -47,6 +47,7 @@ class ModelInfo:
     classes: tuple[str, ...]
     preprocess: Preprocess
     num_parameters: int
+    flops: int | None = None  # of one forward pass of one image; None in folders of a Fovea that did not count them
 
 
 class Run:
@@ -87,6 +88,7 @@ class Run:
                 tuple(value["classes"]),
                 Preprocess.from_json(value["preprocess"]),
                 value["num_parameters"],
+                value.get("flops"),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(self.path / "model.json", f"{type(error).__name__}: {error}") from None
@@ -141,6 +143,7 @@ class Run:
             "classes": list(info.classes),
             "preprocess": info.preprocess.to_json(),
             "num_parameters": info.num_parameters,
+            "flops": info.flops,
         }
         files.write_json(self.path / "model.json", value)
 
