@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +241,7 @@ def _data_config(name: str, options: dict[str, Any]) -> DataConfig:
 
 
 def _environment(config: RunConfig, device: str) -> dict[str, Any]:
-    packages = ("fovea", "torch", "torchvision", "numpy")
+    packages = ["fovea", "torch", "torchvision", "numpy", *(["timm"] if find_spec("timm") else [])]
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "device": device,
