@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 
@@ -19,36 +21,74 @@ from fovea.augment.types import Draw, Mixed
 from fovea.config import OptimConfig
 from fovea.data.loader import build_augmentations, mixing
 from fovea.errors import ConfigError
-from fovea.models.base import build_model, num_parameters
+from fovea.models.base import Model, build_model, num_parameters
 from fovea.optim.build import build_optimizer
 from note import Net
 
+# Forms that train in a moment, of models that would take long; a model that is not named here is tested as it is.
+SMALL = {
+    "alexnet": "alexnet:widen=0.1:dropout=0.1",
+    "vgg": "vgg:11:widen=0.2",
+    "resnet": "resnet:8",
+    "wide-resnet": "wide-resnet:10:1:dropout=0.1",
+    "timm": "timm:test_resnet:min_side=32",
+}
+
 
 @pytest.mark.parametrize("name", registry.model.names())
-@pytest.mark.parametrize(("channels", "side"), [(3, 32), (1, 28)])
-def test_every_model(name: str, channels: int, side: int) -> None:
-    torch.manual_seed(0)
-    model = build_model(name, 7, channels, (side, side))
-    images, labels = torch.rand(16, channels, side, side), torch.arange(16) % 7
-    model.init_from_data(images)
+@pytest.mark.parametrize(("channels", "height", "width"), [(3, 32, 32), (1, 28, 28), (3, 24, 41)])
+def test_every_model(name: str, channels: int, height: int, width: int, tmp_path: Path) -> None:
+    def build() -> Model:
+        torch.manual_seed(0)
+        built = build_model(SMALL.get(name, name), 7, channels, (height, width))
+        built.init_from_data(images)
+        return built
+
+    images, labels = torch.rand(16, channels, height, width), torch.arange(16) % 7
+    model = build()
+    assert all(map(torch.equal, model.state_dict().values(), build().state_dict().values())), "a seed repeats"
+    assert model.training
     assert model(images).shape == (16, 7)
     optimizer = build_optimizer(OptimConfig(lr=0.02), model)
-    losses = []
+    in_groups = [p for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(map(id, in_groups)) == sorted(map(id, model.parameters())), "each parameter in one group"
+    losses, untouched = [], {parameter for parameter, _ in model.named_parameters()}
     for _ in range(15):
         optimizer.zero_grad()
         loss = F.cross_entropy(model(images), labels)
         loss.backward()
-        assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+        for parameter, value in model.named_parameters():
+            assert value.grad is not None, f"no gradient reaches {parameter}"
+            assert value.grad.isfinite().all()
+            if value.grad.any():
+                untouched.discard(parameter)
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+    assert not untouched, "no gradient reaches these"
 
     model.eval()
     expected = model(images)
     assert torch.allclose(model(images[:5]), expected[:5], atol=1e-5), "an image's logits depend on its neighbours"
-    again = build_model(name, 7, channels, (side, side)).eval()
-    again.load_state_dict(model.state_dict())
+    assert torch.equal(model(images), expected), "in evaluation, nothing is drawn at random"
+    safetensors.torch.save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    again = build_model(registry.model.resolve(SMALL.get(name, name), 3), 7, channels, (height, width)).eval()
+    again.load_state_dict(safetensors.torch.load_file(tmp_path / "weights.safetensors"))
     assert torch.equal(again(images), expected)
+
+
+@pytest.mark.parametrize("name", registry.model.names())
+def test_every_model_takes_a_small_image_or_says_what_it_needs(name: str) -> None:
+    for side in (1, 2, 3, 4, 7, 8, 14, 15, 16):
+        refusal = None
+        try:
+            model = build_model(SMALL.get(name, name), 3, 1, (side, 40)).eval()
+        except ConfigError as error:
+            refusal = str(error)
+        if refusal is None:
+            assert model(torch.rand(2, 1, side, 40)).shape == (2, 3)
+        else:
+            assert re.search(r"at least \d+×\d+ pixels, not 40×|set min_side", refusal)
 
 
 def test_tutorial_is_the_notes_network() -> None:

@@ -84,6 +84,7 @@ def test_the_notes_log_lines(fovea) -> None:
     assert lines == [f"[1, {step:5d}] loss: {float(row['loss']):.3f}" for step, row in zip((20, 40), rows, strict=True)]
     assert "62,0" not in result.stdout  # four classes: fewer parameters than the note's ten
     assert "61,496 parameters" in result.stdout
+    assert "tutorial: 1.30 MFLOP for a forward pass of one image" in result.stdout
 
 
 def test_same_seed_same_bytes(tmp_path: Path) -> None:

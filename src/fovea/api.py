@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from fovea.engine.train import OnEpoch, build, fit
 from fovea.engine.views import views_of
 from fovea.errors import ConfigError, OutOfMemory, RunError, nearest
 from fovea.models.base import Model
+from fovea.models.cost import flops_text, forward_flops
 from fovea.optim.build import check_optimizer, with_habits
 from fovea.optim.schedules import build_schedule
 from fovea.run import ModelInfo, Run, create_run
@@ -94,6 +96,9 @@ def train_config(
     cost = Cost(device)
     with memory_errors(f"for model '{config.model}'", "try a smaller --model or --image-size"):
         model, info = build(config, dataset)
+    flops = forward_flops(model, dataset.channels, dataset.image_size)
+    info = replace(info, flops=flops)
+    display.say(f"{config.model}: {flops_text(flops)} for a forward pass of one image")
     _try_augmentations(config, dataset, info, model)
     path = create_run(out, f"{folder_name(config.data.name)}-{config.recipe}")
     try:
@@ -265,7 +270,7 @@ def _data_config(name: str, options: dict[str, Any]) -> DataConfig:
 
 
 def _environment(config: RunConfig, device: str) -> dict[str, Any]:
-    packages = ("fovea", "torch", "torchvision", "numpy")
+    packages = ["fovea", "torch", "torchvision", "numpy", *(["timm"] if find_spec("timm") else [])]
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "device": device,

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fovea import __version__, program, registry
-from fovea.errors import UnknownName
+from fovea import __version__, program
 from fovea.options import (
     Augment,
     DataArgument,
@@ -54,19 +53,12 @@ def list_parts(
     plugin: Plugin = None,
     as_json: Json = False,
 ) -> None:
-    """Show the recipes, models, data sets, augmentations, optimizers and schedules."""
+    """Show the recipes, models, data sets, augmentations, optimizers and schedules; of `models`, also parameters and FLOPs."""
     load_plugins(plugin)
-    if kind is not None and kind not in registry.REGISTRIES:
-        raise UnknownName("kind", kind, registry.REGISTRIES)
-    chosen = {kind: registry.REGISTRIES[kind]} if kind else registry.REGISTRIES
-    if as_json:
-        print_json({name: [{"name": e.name, "summary": e.summary} for e in r.entries()] for name, r in chosen.items()})
-        return
-    for name, parts in chosen.items():
-        width = max(len(entry.name) for entry in parts.entries())
-        print(f"{name}:")
-        for entry in parts.entries():
-            print(f"  {entry.name:{width}}  {entry.summary}")
+    from fovea.uses import listing
+
+    listed = listing.list_parts(kind)
+    print_json(listed) if as_json else listing.print_parts(listed)
 
 
 @app.command()

@@ -71,11 +71,13 @@ class Registry:
     def bind(self, spec: str, num_given: int = 0) -> tuple[Callable[..., Any], dict[str, Any]]:
         """Read `name[:value][:option=value]...`; returns the function and its checked keyword options.
 
-        The first `num_given` parameters are supplied by the caller, not by the spec.
+        The first `num_given` parameters are supplied by the caller, not by the spec. A function with `**options`
+        also takes names that it does not declare; their values are read as Python's literals, else as text.
         """
         name, *words = spec.split(":")
         function = self.get(name)
-        parameters = list(inspect.signature(function).parameters.values())[num_given:]
+        given = list(inspect.signature(function).parameters)[:num_given]
+        parameters, is_open = _parameters(function, num_given)
         options: dict[str, Any] = {}
         for position, word in enumerate(words):
             key, equals, text = word.partition("=")
@@ -84,6 +86,9 @@ class Registry:
                     raise ConfigError(f"{self.kind} '{name}' takes no value '{word}' in '{spec}'")
                 key, text = parameters[position].name, word
             parameter = next((p for p in parameters if p.name == key), None)
+            if parameter is None and is_open and key not in given:
+                options[key] = _read_literal(text)
+                continue
             if parameter is None:
                 raise UnknownName(f"option of {self.kind} '{name}'", key, [p.name for p in parameters])
             options[key] = _read_value(text, parameter, spec)
@@ -95,8 +100,7 @@ class Registry:
     def resolve(self, spec: str, num_given: int = 0) -> str:
         """`spec` with every option spelled out, so that it means the same after a default has changed."""
         function, options = self.bind(spec, num_given)
-        parameters = list(inspect.signature(function).parameters.values())[num_given:]
-        values = {p.name: options.get(p.name, p.default) for p in parameters}
+        values = {p.name: p.default for p in _parameters(function, num_given)[0]} | options
         return ":".join([spec.partition(":")[0], *(f"{name}={value}" for name, value in values.items())])
 
     def _scan(self) -> dict[str, Entry]:
@@ -147,6 +151,21 @@ def public_name(name: str) -> str:
 
 def _first_line(text: str | None) -> str:
     return (text or "").strip().split("\n")[0].rstrip(".")
+
+
+def _parameters(function: Callable[..., Any], num_given: int) -> tuple[list[inspect.Parameter], bool]:
+    """The options that a part declares, and whether it takes others, too."""
+    parameters = list(inspect.signature(function).parameters.values())[num_given:]
+    declared = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
+    return declared, len(declared) < len(parameters)
+
+
+def _read_literal(text: str) -> Any:
+    """`0.1` is a number, `true` is True, `(1, 2)` a tuple, `avg` a text."""
+    try:
+        return ast.literal_eval(text.title() if text.lower() in ("true", "false", "none") else text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def _read_value(text: str, parameter: inspect.Parameter, spec: str) -> Any:

@@ -50,6 +50,7 @@ class ModelInfo:
     num_parameters: int
     views: str = "one"  # that predictions average over; an earlier run, which does not name them, had one
     precision: str = "fp32"  # of the arithmetic
+    flops: int | None = None  # of one forward pass of one image; None in folders of a Fovea that did not count them
 
 
 class Run:
@@ -89,7 +90,8 @@ class Run:
             if views not in get_args(Views) or precision not in get_args(Precision):
                 raise ValueError(f"views {views}, precision {precision}")
             preprocess, num_parameters = Preprocess.from_json(value["preprocess"]), value["num_parameters"]
-            return ModelInfo(value["model"], tuple(value["classes"]), preprocess, num_parameters, views, precision)
+            classes = tuple(value["classes"])
+            return ModelInfo(value["model"], classes, preprocess, num_parameters, views, precision, value.get("flops"))
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(self.path / "model.json", f"{type(error).__name__}: {error}") from None
 

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fovea.errors import ConfigError
 from fovea.models.base import Model
+from fovea.models.blocks import check_size
 from fovea.registry import model
 
 
@@ -14,11 +14,8 @@ class Net(Model):
 
     def __init__(self, num_classes: int, channels: int, image_size: tuple[int, int]) -> None:
         super().__init__()
+        check_size("tutorial", image_size, 16)  # of which a pixel is left after both poolings
         height, width = (((side - 4) // 2 - 4) // 2 for side in image_size)
-        if min(height, width) < 1:
-            raise ConfigError(
-                f"model 'tutorial' needs images of at least 16×16 pixels, not {image_size[1]}×{image_size[0]}"
-            )
         self.conv1 = nn.Conv2d(channels, 6, 5)
         self.pool = nn.MaxPool2d(2, 2)
         self.conv2 = nn.Conv2d(6, 16, 5)
