@@ -94,7 +94,7 @@ def train_config(
     cost = Cost(device)
     with memory_errors(f"for model '{config.model}'", "try a smaller --model or --image-size"):
         model, info = build(config, dataset)
-    _try_augmentations(config, dataset, info, model)
+    try_augmentations(config, dataset, info, model)
     path = create_run(out, f"{folder_name(config.data.name)}-{config.recipe}")
     try:
         files.write_text(path / "config.yaml", config.to_yaml())
@@ -207,7 +207,7 @@ def _with_enough_epochs(config: RunConfig, num_images: int, display: Display) ->
     return config.model_copy(update={"epochs": epochs})
 
 
-def _try_augmentations(config: RunConfig, dataset: Dataset, info: ModelInfo, model: Model) -> None:
+def try_augmentations(config: RunConfig, dataset: Dataset, info: ModelInfo, model: Model) -> None:
     """Run them once on two images: what does not fit images or model says so before there is a run folder."""
     few, batch_size = dataset.train.take(torch.arange(2)), min(2, config.batch_size)
     next(Loader(few, info.preprocess, batch_size, torch.device("cpu"), augment=config.augment).epoch())
