@@ -25,7 +25,7 @@ LOWEST, HIGHEST = 1e-6, 10.0  # from where no optimizer moves to where nearly al
 NUM_IMAGES, MIN_STEPS, MAX_STEPS = 10_000, 150, 2000  # longer tests learn at low lr already, and propose too little
 WORSE = 1.5  # times the first loss: it has diverged
 SMOOTHING = 0.12  # decades of lr: the standard deviation of the weights of neighbouring losses
-GAIN = 0.05  # the curve has bottomed out where the next decade of lr brings less than this share of its whole fall
+GAIN = 0.1  # the fall is over where the next decade of lr brings less than this share of its whole fall
 FLAT = 0.1  # of that lr, where it stays as it is to the end of the run
 
 
@@ -102,8 +102,8 @@ def propose(lrs: list[float], losses: list[float], falls: bool) -> LrRange:
     """The lr for a schedule that starts at it and `falls`, or that stays. Raises ConfigError where no lr helped.
 
     A falling schedule may start from where the loss stops falling (Smith 2017). With some networks it goes on falling
-    slowly for ever: normalization makes up for weights that grow with lr. So what counts is the first valley,
-    not the lowest point. A lr that stays must be lower: a tenth.
+    slowly for ever: normalization makes up for weights that grow with lr. So what counts is the first valley, or the
+    first knee, not the lowest point. A lr that stays must be lower: a tenth.
     """
     smoothed = _smooth(lrs, losses)
     lowest = min(smoothed, default=math.inf)
@@ -111,10 +111,12 @@ def propose(lrs: list[float], losses: list[float], falls: bool) -> LrRange:
     if fall <= 0:
         raise ConfigError(f"--find-lr: the loss fell at no lr from {LOWEST:g} on: look at the data and the model")
     for start, lr in enumerate(lrs):
-        decade = [(loss, other) for other, loss in zip(lrs[start:], smoothed[start:], strict=True) if other <= 10 * lr]
-        loss, valley = min(decade)
-        if smoothed[start] <= lowest + fall / 2 and smoothed[start] - loss < GAIN * fall:
+        decade = [row for row in range(start, len(lrs)) if lrs[row] <= 10 * lr]
+        gain = smoothed[start] - min(smoothed[row] for row in decade)
+        if smoothed[start] <= lowest + fall / 2 and gain < GAIN * fall:
             break
+    valleys = [row for row in decade[1:-1] if smoothed[row - 1] > smoothed[row] <= smoothed[row + 1]]
+    valley = lrs[min(valleys, key=smoothed.__getitem__, default=start)]
     chosen = float(f"{valley if falls else FLAT * valley:.1e}")
     rule = f"the loss stops falling at {valley:.1e}, " + (
         "from where the schedule comes down" if falls else "of which this is a tenth, as the schedule stays there"

@@ -8,6 +8,7 @@ from typing import Any
 
 from fovea import api
 from fovea.data.types import Dataset
+from fovea.device import memory_errors
 from fovea.engine.progress import Display
 from fovea.engine.range_test import LrRange, range_test
 from fovea.engine.train import build
@@ -32,9 +33,10 @@ def find_lr(
     display = display or Display(quiet=quiet)
     dataset = loaded or api.load_data(config.data.name, display, **config.data.model_dump(exclude={"name"}))
     display.say(str(dataset))
-    model, info = build(config, dataset)
-    api.try_augmentations(config, dataset, info, model)
-    found = range_test(config, dataset, model, info.preprocess, info.precision, display)
+    with memory_errors(f"at batch size {config.batch_size}", "try a smaller --batch-size, --model or --image-size"):
+        model, info = build(config, dataset)
+        api.try_augmentations(config, dataset, info, model)
+        found = range_test(config, dataset, model, info.preprocess, info.precision, display)
     if picture is not None:
         draw_lr_range(Path(picture), found, f"{config.recipe} on {config.data.name}: {config.optim.name}")
     return found
