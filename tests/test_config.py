@@ -8,6 +8,7 @@ import yaml
 from fovea import registry
 from fovea.config import RunConfig, ScheduleConfig, data_dir_candidates, everyday_settings, parse_settings
 from fovea.errors import ConfigError, RunError
+from fovea.optim.build import check_optimizer
 from fovea.optim.schedules import build_schedule
 from fovea.recipes.tutorial import tutorial
 
@@ -19,6 +20,8 @@ def test_every_recipe_is_saved_whole(name: str) -> None:
     assert config.data.name == "digits"
     assert RunConfig.from_yaml(config.to_yaml(), "config.yaml") == config
     registry.model.bind(config.model, num_given=3)
+    check_optimizer(config.optim, given={f"optim.{name}": None for name in type(config.optim).model_fields})
+    build_schedule(config.schedule, 100)
 
 
 def test_settings_by_path() -> None:

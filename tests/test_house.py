@@ -65,8 +65,9 @@ def test_import_fovea_is_light() -> None:
 
 def test_public_names() -> None:
     assert sorted(package.__all__) == [
-        "Classifier", "Dataset", "FoveaError", "Prediction", "Run", "augmentation", "compare", "evaluate", "export", "load",
-        "load_data", "load_plugin", "model", "recipe", "report", "resume", "resume_seeds", "source", "train", "train_seeds",
+        "Classifier", "Dataset", "FoveaError", "Prediction", "Run", "augmentation", "compare", "evaluate", "export", "find_lr",
+        "load", "load_data", "load_plugin", "model", "optimizer", "recipe", "report", "resume", "resume_seeds", "schedule",
+        "source", "train", "train_seeds",
     ]  # fmt: skip
     for name in package.__all__:
         assert callable(getattr(package, name))

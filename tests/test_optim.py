@@ -152,6 +152,19 @@ def test_muon_is_torchs_on_matrices(nesterov: bool) -> None:
         assert not torch.allclose(one, other * 1.01, atol=2e-3)
 
 
+@pytest.mark.parametrize("shape", [(12, 2, 1, 2), (4, 3, 3, 3)])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_a_convolution_is_taken_as_a_matrix(shape: tuple[int, ...], memory_format: torch.memory_format) -> None:
+    values, grad = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    filters = nn.Parameter(values.clone().contiguous(memory_format=memory_format))
+    matrix = nn.Parameter(values.flatten(1).clone())
+    filters.grad, matrix.grad = grad.contiguous(memory_format=memory_format), grad.flatten(1)
+    for weight in (filters, matrix):
+        Muon([weight], lr=0.1, normalize=True).step()
+    assert torch.allclose(filters.flatten(1), matrix, atol=1e-6)
+    assert not torch.allclose(matrix, values.flatten(1), atol=1e-2)
+
+
 def test_muon_takes_the_hidden_weights_and_adamw_the_rest() -> None:
     model = small_net()
     optimizer = build_optimizer(OptimConfig(name="muon:other_lr=0.004", lr=0.1, momentum=0.6), model)

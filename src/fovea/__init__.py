@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from fovea.api import evaluate, load, load_data, report, resume, train
     from fovea.data.types import Dataset
     from fovea.errors import FoveaError
-    from fovea.registry import augmentation, load_plugin, model, recipe, source
+    from fovea.registry import augmentation, load_plugin, model, optimizer, recipe, schedule, source
     from fovea.repeat import resume_seeds, train_seeds
     from fovea.run import Run
     from fovea.uses.compare import compare
     from fovea.uses.export import export
+    from fovea.uses.lr_finder import find_lr
     from fovea.uses.predict import Classifier, Prediction
 
 __version__ = "0.1.0"
@@ -27,9 +28,10 @@ _HOMES = {
     "fovea.errors": ("FoveaError",),
     "fovea.uses.compare": ("compare",),
     "fovea.uses.export": ("export",),
+    "fovea.uses.lr_finder": ("find_lr",),
     "fovea.uses.predict": ("Classifier", "Prediction"),
     "fovea.repeat": ("resume_seeds", "train_seeds"),
-    "fovea.registry": ("augmentation", "load_plugin", "model", "recipe", "source"),
+    "fovea.registry": ("augmentation", "load_plugin", "model", "optimizer", "recipe", "schedule", "source"),
     "fovea.run": ("Run",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -44,14 +46,17 @@ __all__ = [
     "compare",
     "evaluate",
     "export",
+    "find_lr",
     "load",
     "load_data",
     "load_plugin",
     "model",
+    "optimizer",
     "recipe",
     "report",
     "resume",
     "resume_seeds",
+    "schedule",
     "source",
     "train",
     "train_seeds",

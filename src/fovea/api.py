@@ -99,7 +99,7 @@ def train_config(
     flops = forward_flops(model, dataset.channels, dataset.image_size)
     info = replace(info, flops=flops)
     display.say(f"{config.model}: {flops_text(flops)} for a forward pass of one image")
-    _try_augmentations(config, dataset, info, model)
+    try_augmentations(config, dataset, info, model)
     path = create_run(out, f"{folder_name(config.data.name)}-{config.recipe}")
     try:
         files.write_text(path / "config.yaml", config.to_yaml())
@@ -212,7 +212,7 @@ def _with_enough_epochs(config: RunConfig, num_images: int, display: Display) ->
     return config.model_copy(update={"epochs": epochs})
 
 
-def _try_augmentations(config: RunConfig, dataset: Dataset, info: ModelInfo, model: Model) -> None:
+def try_augmentations(config: RunConfig, dataset: Dataset, info: ModelInfo, model: Model) -> None:
     """Run them once on two images: what does not fit images or model says so before there is a run folder."""
     few, batch_size = dataset.train.take(torch.arange(2)), min(2, config.batch_size)
     next(Loader(few, info.preprocess, batch_size, torch.device("cpu"), augment=config.augment).epoch())

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
+import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -41,6 +45,9 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="path.to.field=value, for any field of config.yaml; repeatable.")
     ] = None,
+    find_lr: Annotated[
+        bool, typer.Option("--find-lr", help="Train nothing: try rising learning rates, draw the curve, propose one.")
+    ] = False,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = None,
     plugin: Plugin = None,
     as_json: Json = False,
@@ -54,7 +61,15 @@ def train(
         "views": views, "precision": precision, "skip_bad": skip_bad or None,
     }  # fmt: skip
     if resume is not None:
-        if data or recipe or out or settings or seeds or any(value is not None for value in everyday.values()):
+        if (
+            data
+            or recipe
+            or out
+            or settings
+            or seeds
+            or find_lr
+            or any(value is not None for value in everyday.values())
+        ):
             raise ConfigError("--resume goes on with the settings of its run: give it no DATA and no other setting")
     elif data is None:
         raise ConfigError("train what? Give DATA: a name that `fovea list data` shows, or a folder of class folders")
@@ -65,6 +80,9 @@ def train(
 
     display = display_for(as_json)
     chosen, overrides = recipe or api.DEFAULT_RECIPE, parse_settings(settings or [])
+    if find_lr:
+        _find_lr(str(data), chosen, overrides, display, as_json, everyday)
+        return
     if seeds is not None or (resume is not None and repeat.is_group(resume)):
         if resume is not None:
             group = repeat.resume_seeds(resume, display=display)
@@ -85,3 +103,21 @@ def train(
     print(cost_line(run.cost))
     print(f"run: {run.path}")
     print(f"report: {run.path / 'report.html'}")
+
+
+def _find_lr(
+    data: str, recipe: str, overrides: dict[str, str], display: Any, as_json: bool, everyday: dict[str, Any]
+) -> None:
+    from fovea.api import folder_name
+    from fovea.uses.lr_finder import find_lr
+
+    picture = Path("find-lr") / f"{folder_name(data)}-{recipe}.png"
+    found = find_lr(data, recipe, overrides, picture, display=display, **everyday)
+    words = [word for word in sys.argv[1:] if word not in ("--find-lr", "--json")]
+    command = shlex.join(["fovea", *words, "--lr", f"{found.lr:g}"])
+    if as_json:
+        print_json({**dataclasses.asdict(found), "picture": str(picture), "command": command})
+        return
+    print(f"lr: {found.lr:g} ({found.rule})")
+    print(f"picture: {picture}")
+    print(f"train with it: {command}")

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -73,7 +74,8 @@ class _Smallest(Model):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+        with torch.random.fork_rng([]):  # the caller's random numbers stay as they were
+            self.layers = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
 
 
 def _used(function: Any) -> dict[str, Any]:

@@ -103,7 +103,7 @@ class Muon(Optimizer):
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
         # So that a weight with more outputs than inputs changes its outputs as much as others do (Jordan et al. 2024).
         lr = group["lr"] * max(1.0, rows / columns) ** 0.5
-        torch._foreach_add_(weights, [update.view(weights[0].shape) for update in updates], alpha=-lr)
+        torch._foreach_add_(weights, [update.reshape(weights[0].shape) for update in updates], alpha=-lr)
 
 
 def newton_schulz(

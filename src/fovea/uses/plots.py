@@ -1,4 +1,4 @@
-"""Charts of a run. Each function draws one PNG from plain data, without a display."""
+"""Charts. Each function draws one PNG from plain data, without a display."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from fovea.engine.range_test import LrRange
 from fovea.metrics import most_confused
 from fovea.uses.figure import BLUE, GREEN, GREY, ORANGE, RED, save, style
 
@@ -196,6 +197,24 @@ def draw_comparison(path: Path, groups: Sequence[dict[str, Any]]) -> None:
         )
         axes.grid(axis="y", visible=False)
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        save(figure, path)
+
+
+def draw_lr_range(path: Path, found: LrRange, title: str) -> None:
+    """Loss over a growing lr: each step's, smoothed, and the lr that is proposed."""
+    with mpl.rc_context(style()):
+        figure = Figure(figsize=(7, 4.2), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(found.lrs, found.losses, ".", color=GREY, markersize=3, alpha=0.5, label="each step")
+        axes.plot(found.lrs, found.smoothed, color=BLUE, linewidth=2, label="smoothed")
+        if abs(found.lr / found.valley - 1) > 0.1:
+            axes.axvline(found.valley, color=GREY, linestyle=":", label=f"stops falling: {found.valley:.1e}")
+        axes.axvline(found.lr, color=ORANGE, linestyle="--", label=f"proposed: {found.lr:g}")
+        # What diverged would press the rest of the curve flat.
+        low, high = min(found.smoothed), max(found.smoothed[0], *found.smoothed[: len(found.smoothed) // 2])
+        axes.set_ylim(low - 0.15 * (high - low), high + 0.5 * (high - low))
+        axes.set(xscale="log", xlabel="learning rate", ylabel="loss (cross-entropy)", title=title)
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
         save(figure, path)
 
 
