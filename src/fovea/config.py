@@ -59,6 +59,13 @@ class EmaConfig(_Part):
     every: int = Field(5, ge=1)  # steps between two updates
 
 
+class SmallFirstConfig(_Part):
+    """Smaller images in the first steps: the coarse is learned from them at a fraction of the cost."""
+
+    until: float = Field(0.0, ge=0, le=1)  # the fraction of all steps that see them; 0: none
+    scale: float = Field(0.5, gt=0, lt=1)  # of both sides
+
+
 class RunConfig(_Part):
     """One run: `config.yaml` is exactly this."""
 
@@ -71,10 +78,12 @@ class RunConfig(_Part):
     optim: OptimConfig = OptimConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     ema: EmaConfig = EmaConfig()
+    small_first: SmallFirstConfig = SmallFirstConfig()
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     epochs: int = Field(ge=0)
     min_steps: int = Field(0, ge=0)  # where the data is so small that the epochs hold fewer steps, more epochs are run
     batch_size: int = Field(ge=1)
+    part_size: int = Field(0, ge=0)  # on a CPU, each core takes so many images of the batch through the network; 0: all
     views: Views = "one"  # of each image, whose logits are averaged at test time
     precision: Precision = "auto"  # of the network's arithmetic; the weights stay float32
     log_interval: int = Field(0, ge=0)  # steps between two running losses; 0: about six an epoch, not printed
@@ -118,7 +127,10 @@ class RunConfig(_Part):
 
 # Settings younger than some run folders, with what Fovea did before it had them. (`seed` and `device` stand below them in
 # config.yaml, so that a file cut short does not pass for an old one.)
-_BEFORE = {"ema": EmaConfig().model_dump(), "views": "one", "precision": "fp32"}
+_BEFORE = {
+    "ema": EmaConfig().model_dump(), "small_first": SmallFirstConfig().model_dump(), "part_size": 0, "views": "one",
+    "precision": "fp32",
+}  # fmt: skip
 
 # The settings that have an option, and a keyword in Python, of their own.
 EVERYDAY = {

@@ -17,7 +17,6 @@ from fovea.data.loader import Loader
 from fovea.data.preprocess import Preprocess, statistics, to_unit
 from fovea.data.types import Dataset
 from fovea.device import (
-    autocast,
     describe,
     memory_errors,
     pick_device,
@@ -28,6 +27,7 @@ from fovea.device import (
 )
 from fovea.engine.cost import Cost
 from fovea.engine.evaluate import infer
+from fovea.engine.gradients import build_backward, check_parts
 from fovea.engine.progress import Display
 from fovea.errors import Diverged, RunError
 from fovea.models.base import Model, build_model, num_parameters
@@ -45,6 +45,7 @@ def build(config: RunConfig, dataset: Dataset) -> tuple[Model, ModelInfo]:
     with torch.random.fork_rng([]):  # the caller's random numbers stay as they were
         torch.manual_seed(config.seed)
         model = build_model(config.model, len(dataset.classes), dataset.channels, dataset.image_size)
+    check_parts(config.part_size, model)
     half = (0.5,) * dataset.channels  # [0, 1] to [-1, 1], the note's transform
     mean, std = statistics(dataset.train.images) if config.standardize else (half, half)
     preprocess = Preprocess(dataset.image_size, dataset.channels, mean, std)
@@ -91,10 +92,12 @@ def _fit(
     )  # fmt: skip
     optimizer = build_optimizer(config.optim, model)
     highest_lrs = [group["lr"] for group in optimizer.param_groups]
-    lr_factor = build_schedule(config.schedule, len(loader) * config.epochs)
+    num_steps = len(loader) * config.epochs
+    lr_factor = build_schedule(config.schedule, num_steps)
     average = WeightAverage(config.ema, model)
     precision = pick_precision(run.info.precision, device)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")  # else it passes everything on as it is
+    backward = build_backward(config, model, precision, device, scaler)
     state = _State(run, model, optimizer, average, scaler, dataset.train.fingerprint(), cost)
     first_epoch = state.restore(device) + 1
     log_every = config.log_interval or max(1, len(loader) // AUTO_LOGS_PER_EPOCH)
@@ -112,16 +115,16 @@ def _fit(
             factor = lr_factor(total_steps - 1)
             set_lr(optimizer, highest_lrs, factor)
 
+            if total_steps <= config.small_first.until * num_steps:
+                images = F.interpolate(images, scale_factor=config.small_first.scale, mode="area")
+
             optimizer.zero_grad()
-            with autocast(precision, device):
-                logits = model(images).float()
-            loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
-            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            loss = backward(images, labels)
             scaler.step(optimizer)
             scaler.update()
             average.update(total_steps, force=step == len(loader))
 
-            losses[step - 1] = loss.detach()
+            losses[step - 1] = loss
             display.advance(done + step * config.batch_size, f"epoch {epoch}/{config.epochs}")
             if step % log_every == 0:
                 mean = _finite_mean(losses, step - log_every, step, epoch, run)

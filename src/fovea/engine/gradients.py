@@ -1,10 +1,4 @@
-"""Gradients of a batch that is cut into parts, which the cores of a CPU take one each.
-
-PyTorch shares out every single operation among its threads, and after each of them all wait for the slowest. Where a
-whole part of the batch goes through the network on one core, they wait once a step (benchmarks/cores.md). What comes out
-depends on the size of the parts and not on the number of cores: gradients are summed in the order of the parts.
-Batch normalization sees one part at a time (ghost batches: Hoffer et al. 2017).
-"""
+"""The gradients of a batch: of all of it at once, or in parts, which the cores of a CPU take one each."""
 
 from __future__ import annotations
 
@@ -13,16 +7,56 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fovea.config import RunConfig
+from fovea.device import autocast
+from fovea.errors import ConfigError
 from fovea.models.base import Model
 
 Loss = Callable[[Model, Tensor, Tensor], Tensor]
 """Network, `(B, C, H, W)` images and labels to the mean loss."""
+Backward = Callable[[Tensor, Tensor], Tensor]
+"""Images and labels to their mean loss, a scalar, with `grad` set for every parameter."""
+
+
+def build_backward(
+    config: RunConfig, model: Model, precision: str, device: torch.device, scaler: torch.amp.GradScaler
+) -> Backward:
+    """How a step of this run gets its gradients."""
+
+    def mean_loss(network: Model, images: Tensor, labels: Tensor) -> Tensor:
+        with autocast(precision, device):
+            logits = network(images).float()
+        return F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+
+    def whole(images: Tensor, labels: Tensor) -> Tensor:
+        loss = mean_loss(model, images, labels)
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    if device.type != "cpu" or not config.part_size:
+        return whole
+    parts = Parts(model, config.part_size, torch.get_num_threads())
+    return lambda images, labels: parts.backward(images, labels, mean_loss)
+
+
+def check_parts(part_size: int, model: Model) -> None:
+    """Raises ConfigError where a model draws random numbers, which threads would draw in no fixed order."""
+    drops = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p]
+    if part_size and drops:
+        raise ConfigError("part_size does not go with dropout: give --set part_size=0")
 
 
 class Parts:
-    """Sets the gradients of a model's parameters, part by part; `close` when done."""
+    """Sets the gradients of a model's parameters, part by part.
+
+    PyTorch shares out every single operation among its threads, and after each of them all wait for the slowest. Where a
+    whole part of the batch goes through the network on one core, they wait once a step (EXPERIMENTS.md). What comes
+    out depends on the size of the parts and not on the number of cores: gradients are summed in the order of the parts.
+    Batch normalization sees one part at a time (ghost batches: Hoffer et al. 2017).
+    """
 
     def __init__(self, model: Model, part_size: int, num_threads: int) -> None:
         self._model, self._part_size = model, part_size
@@ -60,10 +94,6 @@ class Parts:
                 buffer += torch.stack([own - buffer for own in owns]).mean(0)  # exact where nothing moved
             else:
                 buffer.copy_(owns[0])  # a count of steps
-
-    def close(self) -> None:
-        """End the threads."""
-        self._pool.shutdown(cancel_futures=True)
 
 
 def _replica(model: Model) -> Model:

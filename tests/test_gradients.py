@@ -5,7 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fovea.engine.parts import Parts
+import fovea
+import fovea.api
+from fovea.engine.gradients import Parts, check_parts
+from fovea.errors import ConfigError
 from fovea.models.base import build_model
 
 
@@ -32,7 +35,6 @@ def run(num_threads, batch, part_size=16, steps=3):
     for _ in range(steps):
         losses.append(parts.backward(*batch, loss))
         optimizer.step()
-    parts.close()
     return losses, model.state_dict()
 
 
@@ -80,11 +82,34 @@ def test_without_batch_normalization_it_is_the_gradient_of_the_whole_batch(batch
     whole = loss(model, *batch)
     torch.testing.assert_close(value, whole.detach())
     torch.testing.assert_close(found, list(torch.autograd.grad(whole, list(model.parameters()))))
-    parts.close()
 
 
 def test_an_error_in_a_part_comes_out(batch):
     parts = Parts(fresh(), 16, 2)
     with pytest.raises(RuntimeError):
         parts.backward(batch[0][:, :2], batch[1], loss)
-    parts.close()
+
+
+def test_a_model_that_draws_random_numbers_is_refused():
+    with pytest.raises(ConfigError, match="part_size=0"):
+        check_parts(16, fresh("wide-resnet:depth=10:widen=1:dropout=0.3"))
+    check_parts(0, fresh("wide-resnet:depth=10:widen=1:dropout=0.3"))
+
+
+def test_a_training_in_parts_repeats_and_resumes_bit_for_bit(tmp_path, capsys):
+    settings = {"part_size": 100, "small_first.until": 0.5, "data.val_fraction": 0}
+    options = {"epochs": 2, "batch_size": 250, "settings": settings, "quiet": True}
+    first = fovea.train("digits", out=tmp_path / "a", **options)
+    second = fovea.train("digits", out=tmp_path / "b", **options)
+    stopped = tmp_path / "c"
+
+    def stop(record):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fovea.train("digits", out=stopped, on_epoch=stop, **options)
+    fovea.api.resume(stopped, quiet=True)
+    texts = [(path / "steps.csv").read_text() for path in (first.path, second.path, stopped)]
+    assert texts[0] == texts[1] == texts[2]
+    weights = [(path / "weights/last.safetensors").read_bytes() for path in (first.path, second.path, stopped)]
+    assert weights[0] == weights[1] == weights[2]
