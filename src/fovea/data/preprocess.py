@@ -58,15 +58,15 @@ def to_unit(images: Tensor) -> Tensor:
 
 def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of `(N, C, H, W) uint8`, in units of [0, 1]."""
-    total = torch.zeros(images.shape[1], dtype=torch.float64)
-    squares = torch.zeros_like(total)
-    for part in torch.split(images, 2000):  # bounds the memory of the float copy
-        unit = to_unit(part)
-        total += unit.sum(dim=(0, 2, 3), dtype=torch.float64)
-        squares += unit.square_().sum(dim=(0, 2, 3), dtype=torch.float64)
-    count = images.numel() / images.shape[1]
-    mean = total / count
-    variance = (squares / count - mean.square()).clamp_(min=0)
+    # Counting the 256 values is exact, and needs no float copy of the images.
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
+    for part in torch.split(images, 2000):
+        for channel, values in enumerate(part.unbind(1)):
+            counts[channel] += torch.bincount(values.flatten(), minlength=256)
+    counts /= images.numel() / images.shape[1]
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean = counts @ values
+    variance = (counts @ values.square() - mean.square()).clamp_(min=0)
     # A constant channel has no spread to divide by.
     std = torch.where(variance > 1e-12, variance.sqrt(), torch.ones_like(variance))
     return tuple(mean.tolist()), tuple(std.tolist())
