@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
-import math
+import re
 from pathlib import Path
 
 import pytest
@@ -412,32 +412,20 @@ class _Head(Model):
         self.head = nn.Linear(3, 2)
 
 
-PARTS = '''
-import torch
-
-from fovea.registry import optimizer, schedule
-
-
-@optimizer
-def my_signs(model, groups, lr: float = 0.001, dampening: float = 0.5):
-    """Momentum by another name."""
-    return torch.optim.SGD(groups, lr=lr, momentum=0.5, dampening=dampening)
-
-
-@schedule
-def my_steps(progress: float, parts: int = 4) -> float:
-    """A staircase."""
-    return 1 - int(progress * parts) / parts
-'''
-
-
 def test_an_optimizer_and_a_schedule_as_a_plugin(fovea, own_registry) -> None:
-    Path("mine.py").write_text(PARTS, encoding="utf-8")
-    assert "Momentum by another name" in fovea("list", "optimizers", "--plugin", "mine.py").stdout
-    assert "my-steps" in fovea("list", "schedules", "--plugin", "mine.py").stdout
-    words = ["train", "synthetic:num_images=100", "--optimizer", "my-signs:0.2", "--schedule", "my-steps:parts=2",
-             "--lr", "0.1", "--epochs", "2", "--set", "schedule.warmup=0", "--out", "run", "--plugin", "mine.py"]  # fmt: skip
+    """Those that CONTRIBUTING.md shows."""
+    text = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for name in ("my_signs", "my_stairs"):
+        (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if f"def {name}(" in block]
+        Path(f"{name}.py").write_text(code, encoding="utf-8")
+    plugins = ["--plugin", "my_signs.py", "--plugin", "my_stairs.py"]
+    assert "Steps of the same size" in fovea("list", "optimizers", *plugins).stdout
+    assert "Down in equal steps" in fovea("list", "schedules", *plugins).stdout
+    words = ["train", "synthetic:num_images=100", "--optimizer", "my-signs", "--schedule", "my-stairs:2",
+             "--epochs", "2", "--set", "schedule.warmup=0", "--out", "run", *plugins]  # fmt: skip
     result = fovea(*words)
     assert result.code == 0, result.stderr
-    assert [float(row["lr"]) for row in Run("run").results] == [0.1, 0.05]
-    assert math.isfinite(float(Run("run").results[-1]["train_loss"]))
+    assert [float(row["lr"]) for row in Run("run").results] == [0.0003, 0.00015]
+    assert float(Run("run").results[-1]["train_loss"]) < float(Run("run").results[0]["train_loss"])
+    assert Run("run").config.optim == OptimConfig(name="my-signs", lr=0.0003, momentum=0)
+    assert "momentum" in fovea(*words, "--momentum", "0.9", "--out", "other").stderr

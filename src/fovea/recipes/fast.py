@@ -3,6 +3,8 @@
 from fovea.config import DataConfig, OptimConfig, RunConfig, ScheduleConfig, SmallFirstConfig
 from fovea.registry import recipe
 
+MUON = "muon:steps=3:normalize=true:other=sgd:other_lr=0.053:other_momentum=0.85"
+
 
 @recipe
 def fast(data: str) -> RunConfig:

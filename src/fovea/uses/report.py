@@ -160,7 +160,7 @@ def _settings(run: Run) -> list[tuple[str, str]]:
         ("recipe", config.recipe), ("model", config.model), ("epochs", str(config.epochs)),
         ("batch_size", str(config.batch_size)), ("optim.name", config.optim.name), ("optim.lr", f"{config.optim.lr:g}"),
         ("optim.momentum", f"{config.optim.momentum:g}"), ("optim.weight_decay", f"{config.optim.weight_decay:g}"),
-        ("schedule.name", config.schedule.name), ("augment", ", ".join(config.augment) or "none"),
+        ("schedule.name", config.schedule.name), ("ema.span", f"{config.ema.span:g}" if config.ema.span else "none"), ("augment", ", ".join(config.augment) or "none"),
         ("standardize", "by train mean and std" if config.standardize else "no: only rescaled to [-1, 1]"),
         ("views", config.views), ("precision", run.info.precision), ("data.val_fraction", f"{config.data.val_fraction:g}"), ("seed", str(config.seed)),
     ]  # fmt: skip
