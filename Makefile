@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export MPLCONFIGDIR ?= $(CURDIR)/$(VENV)/matplotlib
 
-.PHONY: demo test check clean
+.PHONY: demo test check bench bench-full clean
 
 demo: $(VENV)/.installed  ## train on handwritten digits, evaluate, write the report
 	@rm -rf runs/demo
@@ -12,6 +12,13 @@ demo: $(VENV)/.installed  ## train on handwritten digits, evaluate, write the re
 
 test: check  ## lint, type check and run all tests
 	$(BIN)/python -m pytest -n 2
+
+bench: $(VENV)/.installed  ## the note's script, quick and fast, in turn; needs FOVEA_DATA
+	$(BIN)/python benchmarks/record.py
+
+bench-full: $(VENV)/.installed  ## five seeds, then best with three
+	$(BIN)/python benchmarks/record.py --rounds 5
+	$(BIN)/python benchmarks/record.py --rounds 3 --recipes best --without-note --more
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -14,12 +14,7 @@ def fast(data: str) -> RunConfig:
         data=DataConfig(name=data),
         model="record:widths=64/128/128",
         augment=("mirror:alternate=true", "shift:2"),
-        optim=OptimConfig(
-            name="muon:steps=3:normalize=true:other=sgd:other_lr=0.053:other_momentum=0.85",
-            lr=0.12,
-            momentum=0.6,
-            nesterov=True,
-        ),  # fmt: skip
+        optim=OptimConfig(name=MUON, lr=0.05, momentum=0.6, nesterov=True),
         schedule=ScheduleConfig(name="linear"),
         small_first=SmallFirstConfig(until=0.5, scale=0.5),
         label_smoothing=0.2,
