@@ -110,8 +110,8 @@ def report(runs: list[dict[str, Any]]) -> str:
         "| what | n | test accuracy | 95 % interval | one view | seconds | of the note's | process s | test s | peak MB | promise |",
         "| --- " * 11 + "|",
     ]  # fmt: skip
-    for what in dict.fromkeys(run["what"] for run in runs):
-        lines.append(_row(what, [run for run in runs if run["what"] == what], note))
+    kinds = dict.fromkeys(run["what"] for run in runs)
+    lines += [_row(what, [run for run in runs if run["what"] == what], note) for what in kinds]
     lines += ["", "## Every run", "", "| what | seed | accuracy | seconds | began | load before | commit |"]
     lines += ["| --- " * 7 + "|"]
     lines += [

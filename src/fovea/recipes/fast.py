@@ -3,7 +3,7 @@
 from fovea.config import DataConfig, OptimConfig, RunConfig, ScheduleConfig, SmallFirstConfig
 from fovea.registry import recipe
 
-MUON = "muon:steps=3:normalize=true:other=sgd:other_lr=0.053:other_momentum=0.85"
+MUON = "muon:steps=3:normalize=true:other=sgd:other_lr=0.23:other_momentum=0.85"
 
 
 @recipe
@@ -12,15 +12,15 @@ def fast(data: str) -> RunConfig:
     return RunConfig(
         recipe="fast",
         data=DataConfig(name=data),
-        model="record:widths=64/128/128",
+        model="record:widths=64/256/256",
         augment=("mirror:alternate=true", "shift:2"),
-        optim=OptimConfig(name=MUON, lr=0.05, momentum=0.6, nesterov=True),
+        optim=OptimConfig(name=MUON, lr=0.2, momentum=0.6, nesterov=True),
         schedule=ScheduleConfig(name="linear"),
-        small_first=SmallFirstConfig(until=0.5, scale=0.5),
+        small_first=SmallFirstConfig(until=0.5),
         label_smoothing=0.2,
         epochs=8,
         min_steps=200,
-        batch_size=250,
+        batch_size=500,
         part_size=125,
         views="mirror-shift",
     )

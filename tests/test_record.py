@@ -1,0 +1,60 @@
+"""The record network, and what its recipes promise of a few steps."""
+
+import pytest
+import torch
+
+import fovea
+from fovea.errors import ConfigError
+from fovea.models.base import build_model
+
+
+@pytest.mark.parametrize(("stem", "kernel", "stride"), [("overlap", 2, 1), ("stride", 4, 2)])
+def test_whitened_patches_are_uncorrelated_with_variance_1(stem, kernel, stride):
+    torch.manual_seed(0)
+    smooth = torch.nn.functional.interpolate(torch.randn(60, 3, 8, 8), size=(24, 24), mode="bilinear")
+    images = smooth + 0.3 * torch.randn(60, 3, 24, 24)
+    network = build_model(f"record:widths=8/8/8:stem={stem}", 4, 3, (24, 24))
+    network.init_from_data(images)
+    half = len(network.whiten.weight) // 2
+    found = torch.nn.functional.conv2d(images, network.whiten.weight)[:, :half]
+    rows = found.permute(0, 2, 3, 1).flatten(0, 2).double()
+    covariance = rows.T @ rows / len(rows)
+    torch.testing.assert_close(covariance, torch.eye(half, dtype=torch.float64), atol=0.02, rtol=0)
+    assert torch.equal(network.whiten.weight[half:], -network.whiten.weight[:half])
+    assert network.whiten.stride == (stride, stride)
+
+
+def test_grey_images_have_fewer_filters_than_asked_for():
+    network = build_model("record:widths=8/8/8", 4, 1, (16, 16))
+    network.init_from_data(torch.randn(20, 1, 16, 16))
+    assert len(network.whiten.weight) == 2 * 4
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("record:widths=8/x", "whole numbers"),
+        ("record:widths=8/8", "differ in their number of stages"),
+        ("record:stem=round", "overlap and stride"),
+    ],
+)
+def test_bad_options_say_what_to_write(spec, says):
+    with pytest.raises(ConfigError, match=says):
+        build_model(spec, 4, 3, (32, 32))
+    with pytest.raises(ConfigError, match="at least 9×9"):
+        build_model("record", 4, 3, (8, 8))
+
+
+# The first losses of three steps on made-up images, as they were when the recipe was measured: what changes them changes
+# the recipe, and its figures must be measured anew.
+GOLDEN = {}
+
+
+@pytest.mark.parametrize("recipe", ["quick", "fast", "best"])
+def test_golden_losses(recipe, tmp_path):
+    data = fovea.load_data("synthetic:num_images=300:image_size=32")
+    settings = {"batch_size": 64, "part_size": 32, "small_first.until": 0.4, "min_steps": 0, "data.val_fraction": 0}
+    settings |= {"views": "one", "log_interval": 1}
+    run = fovea.train(data, recipe, tmp_path / "run", settings, quiet=True, epochs=1, device="cpu", precision="fp32")
+    losses = [float(row["loss"]) for row in run.steps[:3]]
+    assert losses == pytest.approx(GOLDEN[recipe], rel=1e-3)
