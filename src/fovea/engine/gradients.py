@@ -39,7 +39,7 @@ def build_backward(
     if device.type != "cpu" or not config.part_size:
         return whole
     parts = Parts(model, config.part_size, torch.get_num_threads())
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # torch's idle threads spin for a while, and take a core from a part
     return lambda images, labels: parts.backward(images, labels, mean_loss)
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# Below this product of channels the transforms cost more than they save (benchmarks/winograd.md).
+# Below this product of channels the transforms cost more than they save (EXPERIMENTS.md).
 _LEAST_CHANNELS, _LEAST_PRODUCT = 64, 64 * 128
 # Bytes of transformed tiles worked on at a time: bounds memory; the speed hardly depends on it between 4 and 16 MB.
 _CHUNK_BYTES = 8 << 20
