@@ -75,7 +75,8 @@ def fovea(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test's plugin registers is forgotten after the test."""
     for parts in registry.REGISTRIES.values():
-        parts.names()  # the scan of the package, before it is copied
+        for name in parts.names():  # a module registers once, at its first import: before the copy, which is dropped
+            parts.get(name)
         for attribute in ("_parts", "_entries"):
             monkeypatch.setattr(parts, attribute, dict(getattr(parts, attribute)))
 

@@ -31,7 +31,7 @@ from fovea.engine.train import OnEpoch, build, fit
 from fovea.engine.views import views_of
 from fovea.errors import ConfigError, OutOfMemory, RunError, nearest
 from fovea.models.base import Model
-from fovea.models.cost import flops_text, forward_flops
+from fovea.models.cost import flops_if_countable, flops_text
 from fovea.optim.build import check_optimizer, with_habits
 from fovea.optim.schedules import build_schedule
 from fovea.run import ModelInfo, Run, create_run
@@ -96,9 +96,9 @@ def train_config(
     cost = Cost(device)
     with memory_errors(f"for model '{config.model}'", "try a smaller --model or --image-size"):
         model, info = build(config, dataset)
-    flops = forward_flops(model, dataset.channels, dataset.image_size)
-    info = replace(info, flops=flops)
-    display.say(f"{config.model}: {flops_text(flops)} for a forward pass of one image")
+    info = replace(info, flops=flops_if_countable(model, dataset.channels, dataset.image_size))
+    if info.flops is not None:
+        display.say(f"{config.model}: {flops_text(info.flops)} for a forward pass of one image")
     try_augmentations(config, dataset, info, model)
     path = create_run(out, f"{folder_name(config.data.name)}-{config.recipe}")
     try:

@@ -97,12 +97,12 @@ def _fit(
     average = WeightAverage(config.ema, model)
     precision = pick_precision(run.info.precision, device)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")  # else it passes everything on as it is
-    backward = build_backward(config, model, precision, device, scaler)
     state = _State(run, model, optimizer, average, scaler, dataset.train.fingerprint(), cost)
     first_epoch = state.restore(device) + 1
     log_every = config.log_interval or max(1, len(loader) // AUTO_LOGS_PER_EPOCH)
     log_every = min(log_every, len(loader))
     display.say(f"training on {describe(device, precision)}, {num_parameters(model):,} parameters")
+    backward = build_backward(config, model, precision, device, scaler)
     display.start(loader.num_images * (config.epochs - first_epoch + 1))
     model.train()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -25,6 +27,14 @@ def forward_flops(model: nn.Module, channels: int, image_size: tuple[int, int]) 
     finally:
         model.train(was_training)
     return int(counter.get_total_flops())
+
+
+def flops_if_countable(model: nn.Module, channels: int, image_size: tuple[int, int]) -> int | None:
+    """`forward_flops` of a copy that does no arithmetic; None for a network that wants real numbers to go on."""
+    try:
+        return forward_flops(copy.deepcopy(model).to("meta"), channels, image_size)
+    except Exception:  # whatever it is, the count is not worth the training
+        return None
 
 
 def spec_cost(spec: str, num_classes: int, channels: int, image_size: tuple[int, int]) -> tuple[int, int]:
