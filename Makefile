@@ -16,9 +16,8 @@ test: check  ## lint, type check and run all tests
 bench: $(VENV)/.installed  ## the note's script, quick and fast, in turn; needs FOVEA_DATA
 	$(BIN)/python benchmarks/record.py
 
-bench-full: $(VENV)/.installed  ## five seeds, then best with three
+bench-full: $(VENV)/.installed  ## the same with five seeds
 	$(BIN)/python benchmarks/record.py --rounds 5
-	$(BIN)/python benchmarks/record.py --rounds 3 --recipes best --without-note --more
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
