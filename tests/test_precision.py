@@ -87,7 +87,8 @@ def test_bf16_in_training_evaluation_and_prediction(with_bf16: None, tmp_path: P
 
     def spy(self: torch.nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
         result = convolution(self, images)
-        seen.add(result.dtype)
+        if not result.is_meta:  # the count of FLOPs does no arithmetic
+            seen.add(result.dtype)
         return result
 
     with pytest.MonkeyPatch.context() as patch:
