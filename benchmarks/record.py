@@ -158,7 +158,7 @@ def draw(runs: list[dict[str, Any]]) -> None:
         axes = figure.subplots()
         for number, run in enumerate(r for r in runs if r["what"] == "note"):
             seconds, accuracies = zip(*run["curve"], strict=True)
-            label = f"the note's script, after each of {NOTE_EPOCHS} epochs" if number == 0 else None
+            label = f"the tutorial author's script, after each of {NOTE_EPOCHS} epochs" if number == 0 else None
             axes.plot(seconds, [100 * a for a in accuracies], "o-", color=house.GREY, markersize=4, label=label)
         for what, colour in (("quick", house.GREEN), ("fast", house.BLUE)):
             chosen = [r for r in runs if r["what"] == what]
@@ -169,7 +169,7 @@ def draw(runs: list[dict[str, Any]]) -> None:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set(xlabel="seconds of training (logarithmic)", ylabel="test accuracy, %")
         axes.set_title(f"CIFAR-10 on {os.cpu_count()} CPU cores")
-        axes.legend(loc="lower right")
+        axes.legend(loc="upper left")
         house.save(figure, PICTURE)
 
 

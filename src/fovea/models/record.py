@@ -14,7 +14,7 @@ from fovea.models.blocks import check_size
 from fovea.models.winograd import Conv3x3
 from fovea.registry import model
 
-FORMS = ("record", "record:widths=16/32/64:depths=1/1/1:stem=stride:filters=16")
+FORMS = ("record",)
 
 # kernel, stride, padding, most filters (each with its negative besides)
 _STEMS = {"overlap": (2, 1, 0, 12), "stride": (4, 2, 1, 32)}
