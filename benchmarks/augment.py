@@ -8,19 +8,15 @@ All in turn, several rounds; the report, with every round, goes to benchmarks/au
 from __future__ import annotations
 
 import statistics
-import subprocess
 import time
-from datetime import date
-from pathlib import Path
 
 import torch
+from evidence import HERE, header
 
 from fovea import registry
 from fovea.augment.types import Draw
 from fovea.data.loader import build_augmentations
-from fovea.device import hardware
 
-HERE = Path(__file__).parent
 BATCH, SIDE, ROUNDS, REPEATS = 500, 32, 7, 5
 
 
@@ -37,17 +33,13 @@ def main() -> None:
             for _ in range(REPEATS):
                 function(images, draw)
             times[name].append((time.perf_counter() - begun) / REPEATS * 1000)
-    facts = hardware()
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, cwd=HERE).stdout.strip()
     rows = [
         f"| {name} | {statistics.median(values):.2f} | {' '.join(f'{value:.2f}' for value in values)} |"
         for name, values in sorted(times.items(), key=lambda item: statistics.median(item[1]))
     ]
     text = "\n".join([
         "# What augmentations cost", "",
-        f"{date.today()}, commit {commit}, `python benchmarks/augment.py`; {facts['cpu']}, {facts['threads']} threads, "
-        f"{facts['cpu_capability']}; torch {torch.__version__}.", "",
+        header("python benchmarks/augment.py", torch.device("cpu")), "",
         f"Milliseconds for {BATCH} images of {SIDE}×{SIDE} pixels, float32, with the default options; `copy` is "
         "`images.clone()`: reading and writing the batch once.", "",
         "| augmentation | median ms | rounds |", "| --- | --- | --- |", *rows, "",

@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +110,7 @@ def report_speed() -> str:
     ratios = [b / a for a, b in zip(note, ours, strict=True)]
     rows = [f"| {i} | {a:,.0f} | {b:,.0f} | {b / a:.2f} |" for i, (a, b) in enumerate(zip(note, ours, strict=True), 1)]
     return "\n".join([
-        "# Speed of the tutorial recipe beside the note's script", "", header("speed"), "",
+        "# Speed of the tutorial recipe beside the note's script", "", this_header("speed"), "",
         f"{STEPS:,} steps of batch 4 on CIFAR-10 a run, each in a process of its own, in turn. Note: DataLoader with 2 "
         f"workers and torchvision transforms, without its first {WARM_UP} steps. Fovea: a whole epoch of its loop.", "",
         "| round | note, images/s | Fovea, images/s | ratio |", "| --- | --- | --- | --- |", *rows, "",
@@ -141,7 +140,7 @@ def report_accuracy() -> str:
         losses += [f"| {e} | " + " | ".join(f"{v:.3f}" for v in row) + " |" for e, row in enumerate(table, 1)] + [""]
     values = [100 * run["accuracy"] for run in runs]
     return "\n".join([
-        "# Accuracy of the tutorial recipe", "", header("accuracy"), "",
+        "# Accuracy of the tutorial recipe", "", this_header("accuracy"), "",
         "`fovea train cifar10 --recipe tutorial`, 5 epochs on all 50,000 training images, tested once on the "
         "10,000 test images (one view each). The note reports 61 %. Largest gap: the largest difference of a running loss to the "
         "note's table from epoch 2 on.", "",
@@ -153,21 +152,12 @@ def report_accuracy() -> str:
     ])  # fmt: skip
 
 
-def header(what: str) -> str:
+def this_header(what: str) -> str:
     """What a figure depends on."""
     import torch
-    import torchvision
+    from evidence import header
 
-    from fovea.device import hardware
-
-    facts = hardware()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE
-    ).stdout.strip()
-    return (
-        f"{date.today()}, commit {commit}, `python benchmarks/tutorial.py {what}`; {facts['cpu']}, {facts['cpu_count']} "
-        f"cores, {facts['cpu_capability']}; torch {torch.__version__}, torchvision {torchvision.__version__}."
-    )
+    return header(f"python benchmarks/tutorial.py {what}", torch.device("cpu"))
 
 
 def main() -> None:

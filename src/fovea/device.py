@@ -142,10 +142,8 @@ def reproducible(device: torch.device, pixels_per_step: int) -> Iterator[None]:
     benchmark, threads = torch.backends.cudnn.benchmark, torch.get_num_threads()
     torch.use_deterministic_algorithms(True, warn_only=True)
     memory: Any = torch.utils.deterministic
-    filled, memory.fill_uninitialized_memory = (
-        memory.fill_uninitialized_memory,
-        False,
-    )  # else all new memory is written twice
+    filled = memory.fill_uninitialized_memory
+    memory.fill_uninitialized_memory = False  # else all new memory is written twice
     torch.backends.cudnn.benchmark = False
     if device.type == "cpu":
         keep_freed_memory()

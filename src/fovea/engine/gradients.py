@@ -24,7 +24,10 @@ Backward = Callable[[Tensor, Tensor], Tensor]
 def build_backward(
     config: RunConfig, model: Model, precision: str, device: torch.device, scaler: torch.amp.GradScaler
 ) -> Backward:
-    """How a step of this run gets its gradients."""
+    """How a step of this run gets its gradients; to be called within `device.reproducible`.
+
+    Where the batch goes through in parts, PyTorch itself is left with one thread until that block ends.
+    """
 
     def mean_loss(network: Model, images: Tensor, labels: Tensor) -> Tensor:
         with autocast(precision, device):

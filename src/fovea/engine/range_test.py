@@ -7,13 +7,13 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
 from fovea.config import RunConfig
 from fovea.data.loader import Loader
 from fovea.data.preprocess import Preprocess
 from fovea.data.types import Dataset
-from fovea.device import autocast, pick_device, reproducible
+from fovea.device import pick_device, reproducible
+from fovea.engine.gradients import build_backward
 from fovea.engine.progress import Display
 from fovea.errors import ConfigError
 from fovea.models.base import Model
@@ -67,6 +67,7 @@ def _train(
     optimizer = build_optimizer(config.optim, model)
     scales = [None if group.get("own_lr") else group["lr"] / config.optim.lr for group in optimizer.param_groups]
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    backward = build_backward(config, model, precision, device, scaler)
     num_steps = min(MAX_STEPS, max(MIN_STEPS, NUM_IMAGES // config.batch_size))
     display.start(num_steps * config.batch_size)
     batches = itertools.chain.from_iterable(loader.epoch(epoch) for epoch in itertools.count(1))
@@ -80,10 +81,7 @@ def _train(
                 group["lr"] = lr * scale
 
         optimizer.zero_grad()
-        with autocast(precision, device):
-            logits = model(images).float()
-        loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        loss = backward(images, labels)
         scaler.step(optimizer)
         scaler.update()
 

@@ -29,6 +29,7 @@ from fovea.engine.cost import Cost
 from fovea.engine.evaluate import infer
 from fovea.engine.gradients import build_backward, check_parts
 from fovea.engine.progress import Display
+from fovea.engine.small_first import check_small_first, shrink
 from fovea.errors import Diverged, RunError
 from fovea.models.base import Model, build_model, num_parameters
 from fovea.optim.average import WeightAverage
@@ -46,6 +47,7 @@ def build(config: RunConfig, dataset: Dataset) -> tuple[Model, ModelInfo]:
         torch.manual_seed(config.seed)
         model = build_model(config.model, len(dataset.classes), dataset.channels, dataset.image_size)
     check_parts(config.part_size, model)
+    check_small_first(config.small_first, model, dataset.channels, dataset.image_size)
     half = (0.5,) * dataset.channels  # [0, 1] to [-1, 1], the note's transform
     mean, std = statistics(dataset.train.images) if config.standardize else (half, half)
     preprocess = Preprocess(dataset.image_size, dataset.channels, mean, std)
@@ -116,7 +118,7 @@ def _fit(
             set_lr(optimizer, highest_lrs, factor)
 
             if total_steps <= config.small_first.until * num_steps:
-                images = F.interpolate(images, scale_factor=config.small_first.scale, mode="area")
+                images = shrink(images, config.small_first.scale)
 
             optimizer.zero_grad()
             loss = backward(images, labels)
