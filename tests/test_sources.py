@@ -586,6 +586,6 @@ def test_cifar10_images_and_labels(cifar10: Dataset) -> None:
 
 def test_cifar10_statistics(cifar10: Dataset) -> None:
     """The figures that the field standardizes CIFAR-10 by."""
-    mean, std = statistics(cifar10.train.images)
+    mean, std = statistics(cifar10.train)
     assert mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=1e-4)
     assert std == pytest.approx((0.2470, 0.2435, 0.2616), abs=1e-4)

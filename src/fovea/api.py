@@ -21,7 +21,8 @@ import torch
 from fovea import files, registry
 from fovea.config import DataConfig, RunConfig, everyday_settings, validated
 from fovea.data.loader import Loader, build_augmentations, mixing
-from fovea.data.prepare import HeldOut, prepare, split_off
+from fovea.data.prepare import prepare
+from fovea.data.splits import HeldOut, split_off
 from fovea.data.types import Dataset
 from fovea.device import describe, hardware, memory_errors, pick_device, pick_precision
 from fovea.engine.cost import Cost

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ class Loader:
         self, split: Split, preprocess: Preprocess, batch_size: int, device: torch.device, seed: int = 0,
         augment: Sequence[str] = (), shuffle: bool = False, num_classes: int | None = None,
     ) -> None:  # fmt: skip
-        self._images = split.images.to(device)
+        self._split = split if device.type == "cpu" else replace(split, store=split.images.to(device), rows=None)
         self._labels = split.labels.to(device)
         self._preprocess = preprocess
         self.batch_size = batch_size
@@ -69,7 +70,7 @@ class Loader:
         # Augmentations may mix the images of a batch: they see one at a time.
         together = 1 if self._augmentations else max(1, _CHUNK // self.batch_size)
         for rows in torch.split(self.order(epoch).to(self._device), together * self.batch_size):
-            images = to_unit(self._images[rows])
+            images = to_unit(self._split.pick(rows))
             draw = Draw(generator, epoch, rows, self._seed)
             labels = self._labels[rows]
             for augment in self._augmentations:

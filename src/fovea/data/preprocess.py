@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from fovea.data.decode import decode_image
+from fovea.data.types import Split
 from fovea.errors import DataError
-
-# What Pillow raises for a file that is no image, is cut short, or would unpack to gigabytes.
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
@@ -56,43 +52,20 @@ def to_unit(images: Tensor) -> Tensor:
     return images.float().div_(255)
 
 
-def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of `(N, C, H, W) uint8`, in units of [0, 1]."""
+def statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of a split's images, in units of [0, 1]."""
     # Counting the 256 values is exact, and needs no float copy of the images.
-    counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
-    for part in torch.split(images, 2000):
+    counts = torch.zeros(split.store.shape[1], 256, dtype=torch.float64)
+    for part in split.chunks():
         for channel, values in enumerate(part.unbind(1)):
             counts[channel] += torch.bincount(values.flatten(), minlength=256)
-    counts /= images.numel() / images.shape[1]
+    counts /= counts[0].sum()
     values = torch.arange(256, dtype=torch.float64) / 255
     mean = counts @ values
     variance = (counts @ values.square() - mean.square()).clamp_(min=0)
     # A constant channel has no spread to divide by.
     std = torch.where(variance > 1e-12, variance.sqrt(), torch.ones_like(variance))
     return tuple(mean.tolist()), tuple(std.tolist())
-
-
-def decode_image(path: Path, image_size: tuple[int, int], channels: int) -> tuple[Tensor, tuple[int, int], str]:
-    """Decode, turn upright and resize one picture. Raises DataError naming the file and the reason.
-
-    Returns:
-        `(C, H, W) uint8`, the size in the file (width, height), and Pillow's mode of the file.
-    """
-    try:
-        with Image.open(io.BytesIO(path.read_bytes())) as image:
-            size, mode = image.size, image.mode
-            height, width = image_size
-            image.draft("RGB" if channels == 3 else "L", (width, height))  # JPEG: decode at a smaller scale
-            upright = ImageOps.exif_transpose(image)
-            flat = _flatten(upright, "RGB" if channels == 3 else "L")
-            fitted = (
-                flat if flat.size == (width, height) else ImageOps.fit(flat, (width, height), Image.Resampling.BICUBIC)
-            )
-            pixels = np.asarray(fitted).reshape(height, width, channels)
-    except _UNREADABLE as error:
-        reason = "no image that Pillow can read" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise DataError(f"{path}: {reason}") from None
-    return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), size, mode
 
 
 def find_images(patterns: Sequence[str]) -> list[Path]:
@@ -124,17 +97,3 @@ def list_files(folder: Path) -> list[Path]:
     found = (p for p in folder.rglob("*") if p.is_file() or (p.is_symlink() and not p.exists()))
     files = (p for p in found if p.name not in ("Thumbs.db", "desktop.ini"))
     return sorted(p for p in files if not any(part.startswith(".") for part in p.relative_to(folder).parts))
-
-
-def _flatten(image: Image.Image, mode: str) -> Image.Image:
-    """To `mode`: transparency onto white, 16-bit and float levels down to 8 bits."""
-    if image.mode.startswith(("I", "F")):
-        levels = np.asarray(image, dtype=np.float64)
-        # "I;16" says how many bits there are; "I" and "F" do not, and hold 8 or 16 of them.
-        top = 65535.0 if image.mode.startswith("I;16") or levels.max(initial=0) > 255 else 255.0
-        image = Image.fromarray((levels.clip(0, top) * (255 / top)).round().astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        opaque = Image.new("RGBA", image.size, "white")
-        opaque.alpha_composite(image.convert("RGBA"))
-        image = opaque
-    return image.convert(mode)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -23,11 +24,18 @@ class Place:
     candidates: tuple[Path, ...]
 
 
+class Picture(Protocol):
+    """A picture's file, wherever it lies: a path, or a member of an archive. `str()` names it in messages."""
+
+    def read_bytes(self) -> bytes:
+        """The whole file. Raises OSError."""
+
+
 @dataclass(frozen=True)
 class RawSplit:
-    """One split as a source yields it: an array `(N, C, H, W) uint8`, or paths that are still to be decoded."""
+    """One split as a source yields it: an array `(N, C, H, W) uint8`, or pictures that are still to be decoded."""
 
-    images: Tensor | Sequence[Path]
+    images: Tensor | Sequence[Picture]
     labels: Sequence[int]
     ids: Sequence[str]  # what a person would call each image: a relative path, or `test/17`
 
@@ -42,18 +50,33 @@ class RawData:
 
 @dataclass(frozen=True)
 class Split:
-    """Decoded images of one split."""
+    """Decoded images of one split. Splits of one data set may share a store, which may be mapped from a file."""
 
-    images: Tensor  # (N, C, H, W) uint8, 0 to 255
+    store: Tensor  # (M, C, H, W) uint8, 0 to 255
     labels: Tensor  # (N,) int64
     ids: tuple[str, ...]
+    rows: Tensor | None = None  # (N,) int64: which images of the store are this split's, in order; None: all
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def images(self) -> Tensor:
+        """All of them, `(N, C, H, W) uint8`: a copy where the store is shared. What may be large goes by `pick`."""
+        return self.store if self.rows is None else self.store[self.rows]
+
+    def pick(self, rows: Tensor) -> Tensor:
+        """The images of some rows, `(B, C, H, W) uint8`: of a mapped store, only these are read."""
+        return self.store[rows if self.rows is None else self.rows[rows]]
+
     def take(self, rows: Tensor) -> Split:
-        """The given rows as a split of their own."""
-        return Split(self.images[rows], self.labels[rows], tuple(self.ids[i] for i in rows.tolist()))
+        """The given rows as a split of their own, on the same store."""
+        ids = tuple(self.ids[i] for i in rows.tolist())
+        return Split(self.store, self.labels[rows], ids, rows if self.rows is None else self.rows[rows])
+
+    def chunks(self, size: int = 2000) -> Iterator[Tensor]:
+        """All images in order, `(at most size, C, H, W) uint8` at a time."""
+        return (self.pick(rows) for rows in torch.split(torch.arange(len(self)), size))
 
     def counts(self, num_classes: int) -> list[int]:
         """Images per class."""
@@ -61,7 +84,20 @@ class Split:
 
     def fingerprint(self) -> int:
         """A checksum of pixels and labels: has the data changed since?"""
-        return zlib.crc32(self.labels.numpy().data, zlib.crc32(self.images.contiguous().numpy().data))
+        checksum = zlib.crc32(self.labels.numpy().data)
+        for images in self.chunks():
+            checksum = zlib.crc32(images.contiguous().numpy().data, checksum)
+        return checksum
+
+
+@dataclass(frozen=True)
+class FileFact:
+    """One picture's file, before anything was resized."""
+
+    width: int
+    height: int
+    mode: str  # Pillow's name: L, RGB, RGBA, P, CMYK, ...
+    digest: str  # of the file's bytes: equal files have equal ones
 
 
 @dataclass
@@ -69,8 +105,9 @@ class FileFacts:
     """What was found while decoding, before anything was resized."""
 
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # (width, height)
-    modes: Counter[str] = field(default_factory=Counter)  # Pillow's names: L, RGB, RGBA, P, CMYK, ...
-    skipped: dict[str, str] = field(default_factory=dict)  # path: why it cannot be decoded
+    modes: Counter[str] = field(default_factory=Counter)
+    skipped: dict[str, str] = field(default_factory=dict)  # id: why it cannot be decoded
+    files: dict[str, FileFact] = field(default_factory=dict)  # by id; empty where the data came decoded
 
 
 @dataclass(frozen=True)
@@ -96,12 +133,12 @@ class Dataset:
     @property
     def channels(self) -> int:
         """1 (grayscale) or 3 (RGB)."""
-        return self._any.images.shape[1]
+        return self._any.store.shape[1]
 
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        height, width = self._any.images.shape[2:]
+        height, width = self._any.store.shape[2:]
         return height, width
 
     @property

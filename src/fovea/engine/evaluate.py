@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +132,7 @@ def match_classes(dataset: Dataset, split_name: str, classes: tuple[str, ...], p
     if not len(split):
         raise DataError(f"the {split_name} split of {dataset.name} holds no images")
     position = torch.tensor([classes.index(name) for name in dataset.classes])
-    return Split(split.images, position[split.labels], split.ids)
+    return replace(split, labels=position[split.labels])
 
 
 def prediction_rows(logits: Tensor, split: Split, classes: tuple[str, ...]) -> list[tuple[str, str, str, str, str]]:

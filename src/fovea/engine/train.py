@@ -49,12 +49,14 @@ def build(config: RunConfig, dataset: Dataset) -> tuple[Model, ModelInfo]:
     check_parts(config.part_size, model)
     check_small_first(config.small_first, model, dataset.channels, dataset.image_size)
     half = (0.5,) * dataset.channels  # [0, 1] to [-1, 1], the note's transform
-    mean, std = statistics(dataset.train.images) if config.standardize else (half, half)
+    mean, std = statistics(dataset.train) if config.standardize else (half, half)
     preprocess = Preprocess(dataset.image_size, dataset.channels, mean, std)
     if config.weights:
         load_weights(model, read_weights(config.weights), config.weights)
     else:
-        first = to_unit(dataset.train.images[:5000])  # enough for statistics, and bounded
+        first = to_unit(
+            dataset.train.pick(torch.arange(min(5000, len(dataset.train))))
+        )  # enough for statistics, and bounded
         model.init_from_data(preprocess.standardizer(first.device)(first))
     precision = pick_precision(config.precision, pick_device(config.device))
     spec = registry.model.resolve(config.model, 3)

@@ -21,8 +21,9 @@ _AUGMENTED_EPOCHS = 4
 
 def inspect_data(dataset: Dataset) -> dict[str, Any]:
     """Classes, counts, sizes, modes, value ranges and statistics, as plain data."""
-    mean, std = statistics(dataset.train.images)
-    low, high = (int(f(dataset.train.images)) for f in (torch.min, torch.max))
+    mean, std = statistics(dataset.train)
+    low = min(int(images.min()) for images in dataset.train.chunks())
+    high = max(int(images.max()) for images in dataset.train.chunks())
     standardized = [
         (value / 255 - m) / s for m, s in zip(mean, std, strict=True) for value in (low, high)
     ]  # fmt: skip

@@ -46,7 +46,7 @@ def draw_pictures(run: Run, dataset: Dataset, split_name: str = "test", out: Pat
                 f"{rows[i]['label']}\n→ {rows[i]['prediction']} ({100 * float(rows[i]['probability']):.0f} %)"
                 for i in chosen
             ]
-            picked = split.images[torch.tensor(chosen)]
+            picked = split.pick(torch.tensor(chosen))
             grid.draw_images(out / "plots" / f"{name}.png", picked, captions, title, [wrong[i] for i in chosen])
 
 
