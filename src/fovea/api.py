@@ -8,7 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -20,9 +20,10 @@ import torch
 
 from fovea import files, registry
 from fovea.config import DataConfig, RunConfig, everyday_settings, validated
+from fovea.data.find import folder_name, same
 from fovea.data.loader import Loader, build_augmentations, mixing
 from fovea.data.prepare import prepare
-from fovea.data.splits import HeldOut, split_off
+from fovea.data.splits import HeldOut, how_split, read_split, split_off
 from fovea.data.types import Dataset
 from fovea.device import describe, hardware, memory_errors, pick_device, pick_precision
 from fovea.engine.cost import Cost
@@ -62,6 +63,8 @@ def train(
         options: the everyday settings by name (epochs, batch_size, lr, model, augment, ...).
     """
     config, loaded = resolve(data, recipe, settings, **options)
+    if config.data.folds and config.data.fold is None:
+        raise ConfigError("folds make a group of runs: train them by --folds, in Python by train_folds; or give a fold")
     folder = None if out is None else str(out)
     display = display or Display(quiet=quiet)
     return train_config(config, loaded, folder, display, on_epoch)
@@ -83,6 +86,8 @@ def resolve(
     build_schedule(config.schedule, num_steps=1)
     registry.model.bind(config.model, num_given=3)
     build_augmentations(config.augment)
+    if config.data.split_file is not None:
+        read_split(config.data.split_file)
     return _with_loaded(config, data, values) if isinstance(data, Dataset) else (config, None)
 
 
@@ -91,7 +96,7 @@ def train_config(
 ) -> Run:
     """Train as `config` says into a new run folder; loads the data where it is not given."""
     dataset = dataset or _prepare(config.data, display)
-    display.say(str(dataset))
+    display.say("\n".join([str(dataset), *how_split(dataset.config, dataset.held_out)]))
     config = _with_enough_epochs(config, len(dataset.train), display)
     device = pick_device(config.device)
     cost = Cost(device)
@@ -136,7 +141,7 @@ def resume(
 def evaluate(
     run: Run | str | Path, data: str | Dataset | None = None, split: str = "test", device: str = "auto",
     data_dir: str | None = None, out: str | Path | None = None, display: Display | None = None,
-    views: str | None = None,
+    views: str | None = None, columns: Sequence[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Evaluate a run's best weights; returns what metrics.json holds.
 
@@ -145,11 +150,12 @@ def evaluate(
 
     Args:
         views: `one`, `mirror` or `mirror-shift`, whose logits are averaged; by default those of the run.
+        columns: `path=file`, of a manifest as `data`.
     """
     run = _as_run(run)
     views_of(views or "one")  # an unknown name says so before anything is loaded
     display = display or Display(quiet=True)
-    dataset = _evaluation_data(run, data, split, data_dir, display)
+    dataset = _evaluation_data(run, data, split, {"data_dir": data_dir, "columns": columns}, display)
     target = evaluation_folder(run, dataset.name if data is not None else None, split, out, views)
     metrics = evaluate_split(run, dataset, split, pick_device(device), target, views)
     draw_pictures(run, dataset, split, target)
@@ -180,11 +186,6 @@ def report(run: Run | str | Path) -> Path:
 def load(run: Run | str | Path, device: str = "auto") -> Classifier:
     """The trained classifier of a run folder. Raises RunError."""
     return Classifier.load(run, device)
-
-
-def folder_name(name: str) -> str:
-    """A data set's name as part of a folder's."""
-    return Path(name.partition(":")[0]).resolve().name if Path(name).is_dir() else name.partition(":")[0]
 
 
 def _train_into(
@@ -234,13 +235,13 @@ def _with_loaded(config: RunConfig, data: Dataset, values: Mapping[str, Any]) ->
 
 
 def _evaluation_data(
-    run: Run, data: str | Dataset | None, split: str, data_dir: str | None, display: Display
+    run: Run, data: str | Dataset | None, split: str, options: dict[str, Any], display: Display
 ) -> Dataset:
     if isinstance(data, Dataset):
         return data
-    place = {"data_dir": data_dir} if data_dir else {}
+    place = {name: value for name, value in options.items() if value}
     own = run.config.data
-    if data is None or data == own.name or (Path(data).is_dir() and Path(data).resolve() == Path(own.name).resolve()):
+    if data is None or same(data, own.name):
         return _prepare(own.model_copy(update=place), display, run)
     # Nothing of other data was learned from: where it comes unsplit, all of it is measured.
     size = run.info.preprocess.image_size[0]
@@ -258,6 +259,8 @@ def _prepare(config: DataConfig, display: Display, run: Run | None = None, for_t
 
     with display:
         dataset = prepare(config, held_out, progress, for_training)
+    for note in dataset.facts.notes:
+        print(note, file=sys.stderr)
     for line in dataset.facts.skipped.values():
         print(f"skipped {line}", file=sys.stderr)
     return dataset

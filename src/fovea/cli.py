@@ -11,6 +11,7 @@ import typer
 from fovea import __version__, program
 from fovea.options import (
     Augment,
+    Columns,
     DataArgument,
     DataDir,
     Device,
@@ -69,20 +70,22 @@ def inspect(
     image_size: ImageSize = None,
     val_fraction: ValFraction = None,
     augment: Augment = None,
+    columns: Columns = None,
     skip_bad: SkipBad = False,
     plugin: Plugin = None,
     as_json: Json = False,
 ) -> None:
     """Show what is in a data set, in figures and pictures."""
     load_plugins(plugin)
-    from fovea.api import folder_name, load_data
+    from fovea.api import load_data
     from fovea.config import split_list
+    from fovea.data.find import folder_name
     from fovea.uses.inspect import draw_inspection, inspect_data
     from fovea.uses.tables import print_inspection
 
     options = {"data_dir": data_dir, "image_size": image_size, "val_fraction": val_fraction}
     given = {name: value for name, value in options.items() if value is not None}
-    dataset = load_data(data, display_for(as_json), skip_bad=skip_bad, **given)
+    dataset = load_data(data, display_for(as_json), skip_bad=skip_bad, columns=split_list(columns or ""), **given)
     facts = inspect_data(dataset)
     augmentations = split_list(augment or "")
     written = draw_inspection(dataset, facts, Path(out or Path("inspect") / folder_name(data)), augmentations)
@@ -105,18 +108,22 @@ def evaluate(
     device: Device = "auto",
     data_dir: DataDir = None,
     out: Annotated[str | None, typer.Option(help="Where the results go [the run folder].")] = None,
+    columns: Columns = None,
     plugin: Plugin = None,
     as_json: Json = False,
 ) -> None:
     """Measure a trained model on a test split or other data."""
     load_plugins(plugin)
     from fovea import api
+    from fovea.config import split_list
     from fovea.run import Run, read_predictions
     from fovea.uses.tables import print_metrics
 
     opened = Run(run)
     target = api.evaluation_folder(opened, data, split, out, views)
-    metrics = api.evaluate(opened, data, split, device, data_dir, out, display_for(as_json), views)
+    metrics = api.evaluate(
+        opened, data, split, device, data_dir, out, display_for(as_json), views, split_list(columns or "")
+    )
     if as_json:
         print_json(metrics)
         return

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from fovea.errors import ConfigError, RunError, nearest
 
@@ -26,13 +27,26 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 class DataConfig(_Part):
     """Which images, and how they are split."""
 
-    name: str  # a registered name, `name:option=value`, or a folder of class folders
+    name: str  # a registered name, `name:option=value`, or a folder, archive or manifest
     data_dir: str | None = None  # where named data sets are looked for first
     image_size: int | None = Field(None, ge=4, le=1024)  # side in pixels of decoded pictures; None: 32
     val_fraction: float = Field(0.0, ge=0, lt=1)  # of train, where the data has no val split of its own
     test_fraction: float = Field(0.2, ge=0, lt=1)  # of a flat folder
     skip_bad: bool = False  # go on without files that cannot be decoded
     split_seed: int = 0
+    columns: tuple[str, ...] = ()  # of a manifest: `path=file`, which column is the path, label, split or group
+    group: str | None = None  # what belongs together: a column; of a folder `parent`, or a regular expression on names
+    split_file: str | None = None  # a run, or its split.json, whose split is taken over
+    folds: int = Field(0, ge=0, le=100)  # parts of which each is the test split of one run; 0: no folds
+    fold: int | None = Field(None, ge=1)  # which of them is this run's test split; None: of the group of all of them
+
+    @model_validator(mode="after")
+    def _check_folds(self) -> DataConfig:
+        if self.folds == 1 or (self.fold or 0) > self.folds:
+            raise PydanticCustomError("folds", "at least 2 folds, and a fold of these")
+        if self.folds and self.split_file is not None:
+            raise PydanticCustomError("folds", "folds make splits of their own: leave out either folds or split_file")
+        return self
 
 
 class OptimConfig(_Part):
@@ -114,12 +128,12 @@ class RunConfig(_Part):
         """Read config.yaml, which names every setting. Raises RunError."""
         try:
             tree = yaml.safe_load(text)
-            config = validated(RunConfig, {**_BEFORE, **tree} if isinstance(tree, dict) else tree)
+            config = validated(RunConfig, _completed(tree) if isinstance(tree, dict) else tree)
             if not text.endswith("\n"):  # `device: cuda` cut short may still be a device
                 raise ConfigError("cut short")
         except (yaml.YAMLError, ConfigError):
             raise RunError(f"{where} is damaged: restore it, or train anew") from None
-        lacking = [path for path in _paths(config.model_dump()) if path not in _paths({**_BEFORE, **tree})]
+        lacking = [path for path in _paths(config.model_dump()) if path not in _paths(_completed(tree))]
         if lacking:  # a default could differ from what was run
             raise RunError(f"{where} is damaged (lacks {lacking[0]}): restore it, or train anew")
         return config
@@ -132,13 +146,22 @@ _BEFORE = {
     "precision": "fp32",
 }  # fmt: skip
 
+_DATA_BEFORE: dict[str, Any] = {"columns": [], "group": None, "split_file": None, "folds": 0, "fold": None}
+
+
+def _completed(tree: dict[str, Any]) -> dict[str, Any]:
+    """What config.yaml says, with the settings that it is too old to have."""
+    data = tree.get("data")
+    return {**_BEFORE, **tree, "data": {**_DATA_BEFORE, **data} if isinstance(data, dict) else data}
+
+
 # The settings that have an option, and a keyword in Python, of their own.
 EVERYDAY = {
     "model": "model", "weights": "weights", "augment": "augment", "epochs": "epochs", "batch_size": "batch_size",
     "optimizer": "optim.name", "lr": "optim.lr", "momentum": "optim.momentum", "weight_decay": "optim.weight_decay",
     "schedule": "schedule.name", "seed": "seed", "device": "device", "data_dir": "data.data_dir",
     "image_size": "data.image_size", "val_fraction": "data.val_fraction", "views": "views", "precision": "precision",
-    "skip_bad": "data.skip_bad",
+    "skip_bad": "data.skip_bad", "columns": "data.columns", "group": "data.group", "split": "data.split_file",
 }  # fmt: skip
 
 
@@ -195,7 +218,10 @@ def validated(part: type[PartT], tree: Any) -> PartT:
     try:
         return part.model_validate(tree)
     except ValidationError as error:
-        parts = [f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
+        parts = []
+        for e in error.errors():  # of a whole branch, its values would fill the screen
+            value = "" if isinstance(e["input"], dict) else f" = {e['input']!r}"
+            parts.append(f"{'.'.join(map(str, e['loc']))}{value}: {e['msg']}")
         raise ConfigError("; ".join(parts)) from None
 
 

@@ -11,13 +11,17 @@ from typing import Annotated, Any
 import typer
 
 from fovea.errors import ConfigError
-from fovea.options import Augment, DataDir, ImageSize, Json, Plugin, Precision, SkipBad, ValFraction, Views
+from fovea.options import Augment, Columns, DataDir, ImageSize, Json, Plugin, Precision, SkipBad, ValFraction, Views
 from fovea.program import display_for, load_plugins, print_json, show_comparison
 
 
 def train(
     data: Annotated[
-        str | None, typer.Argument(metavar="DATA", help="A name that `fovea list` shows, or a folder.")
+        str | None,
+        typer.Argument(
+            metavar="DATA",
+            help="A name that `fovea list` shows; a folder, zip or tar of class folders; a CSV or Parquet manifest; or hf:owner/name.",
+        ),
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="One that `fovea list recipes` shows [simple].")] = None,
     model: Annotated[str | None, typer.Option(help="A network other than the recipe's.")] = None,
@@ -33,12 +37,27 @@ def train(
     augment: Augment = None,
     seed: Annotated[int | None, typer.Option(help="Of first weights, order and augmentation.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Train this many times, from --seed on, and compare.")] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(help="Cross-validate: train this many times, each image being tested once, and compare."),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
     out: Annotated[str | None, typer.Option(help="The run folder [runs/<data>-<recipe>].")] = None,
     weights: Annotated[str | None, typer.Option(help="A .pth or .safetensors file to start from.")] = None,
     data_dir: DataDir = None,
     image_size: ImageSize = None,
     val_fraction: ValFraction = None,
+    columns: Columns = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep what belongs together on one side of a split: a manifest's column; of a folder `parent` (the "
+            "folders below the classes) or a regular expression on file names."
+        ),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Hold out for test and val what that run, or its split.json, did.")
+    ] = None,
     views: Views = None,
     precision: Precision = None,
     skip_bad: SkipBad = False,
@@ -59,6 +78,7 @@ def train(
         "momentum": momentum, "weight_decay": weight_decay, "schedule": schedule, "augment": augment, "seed": seed,
         "device": device, "weights": weights, "data_dir": data_dir, "image_size": image_size, "val_fraction": val_fraction,
         "views": views, "precision": precision, "skip_bad": skip_bad or None,
+        "columns": columns, "group": group, "split": split,
     }  # fmt: skip
     if resume is not None:
         if (
@@ -67,12 +87,15 @@ def train(
             or out
             or settings
             or seeds
+            or folds
             or find_lr
             or any(value is not None for value in everyday.values())
         ):
             raise ConfigError("--resume goes on with the settings of its run: give it no DATA and no other setting")
     elif data is None:
         raise ConfigError("train what? Give DATA: a name that `fovea list data` shows, or a folder of class folders")
+    if seeds is not None and folds is not None:
+        raise ConfigError("--seeds and --folds each train a group: give one of them")
 
     from fovea import api, repeat
     from fovea.config import parse_settings
@@ -83,12 +106,14 @@ def train(
     if find_lr:
         _find_lr(str(data), chosen, overrides, display, as_json, everyday)
         return
-    if seeds is not None or (resume is not None and repeat.is_group(resume)):
+    if seeds is not None or folds is not None or (resume is not None and repeat.is_group(resume)):
         if resume is not None:
-            group = repeat.resume_seeds(resume, display=display)
+            path = repeat.resume_seeds(resume, display=display)
+        elif folds is not None:
+            path = repeat.train_folds(str(data), folds, chosen, out, overrides, display=display, **everyday)
         else:
-            group = repeat.train_seeds(str(data), seeds or 0, chosen, out, overrides, display=display, **everyday)
-        show_comparison(repeat.members(group), group, as_json)
+            path = repeat.train_seeds(str(data), seeds or 0, chosen, out, overrides, display=display, **everyday)
+        show_comparison(repeat.members(path), path, as_json)
         return
     if resume is not None:
         run = api.resume(resume, display=display)
@@ -108,7 +133,7 @@ def train(
 def _find_lr(
     data: str, recipe: str, overrides: dict[str, str], display: Any, as_json: bool, everyday: dict[str, Any]
 ) -> None:
-    from fovea.api import folder_name
+    from fovea.data.find import folder_name
     from fovea.uses.lr_finder import find_lr
 
     picture = Path("find-lr") / f"{folder_name(data)}-{recipe}.png"

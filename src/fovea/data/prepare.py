@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from pathlib import Path
 
 from torch import Tensor
 
-from fovea import registry
-from fovea.config import DataConfig, data_dir_candidates
+from fovea.config import DataConfig
 from fovea.data.decode import decode_split
-from fovea.data.splits import HeldOut, split_off
-from fovea.data.types import SPLITS, Dataset, FileFacts, Place, RawData, Split
-from fovea.errors import DataError, UnknownName
+from fovea.data.find import find
+from fovea.data.splits import HeldOut, read_split, split_off
+from fovea.data.types import SPLITS, Dataset, FileFacts, RawData, Split
+from fovea.errors import DataError
 
 DEFAULT_IMAGE_SIZE = 32
 Progress = Callable[[int, int], None]
@@ -29,8 +28,10 @@ def prepare(
         progress: called with (decoded, of how many) while pictures are decoded.
         for_training: False asks nothing of the number of images, and splits nothing off.
     """
-    raw = _find(config)
-    facts = FileFacts()
+    if held_out is None and config.split_file is not None:
+        held_out = read_split(config.split_file)
+    raw = find(config)
+    facts = FileFacts(skipped=dict(raw.bad), notes=raw.notes)
     size = (config.image_size or DEFAULT_IMAGE_SIZE,) * 2
     total = sum(len(s.images) for s in raw.splits.values() if not isinstance(s.images, Tensor))
     counter = itertools.count(1)
@@ -46,25 +47,12 @@ def prepare(
         raise DataError(f"cannot decode {names}{more}: mend or remove them, or go on without them by --skip-bad")
     if for_training:
         _check(config.name, raw.classes, splits, len(facts.skipped))
-    whole = Dataset(config, raw.classes, {n: splits[n] for n in SPLITS if n in splits}, facts, {})
+    whole = Dataset(config, raw.classes, {n: splits[n] for n in SPLITS if n in splits}, facts, {}, _groups(raw))
     return split_off(whole, config, held_out) if for_training else whole
 
 
-def _find(config: DataConfig) -> RawData:
-    place = Place(tuple(Path(c).expanduser() for c in data_dir_candidates(config.data_dir)))
-    if Path(config.name).is_dir():
-        raw: RawData = registry.source.get("folder")(place, path=config.name)
-        return raw
-    name = config.name.partition(":")[0]
-    if name not in registry.source.names():
-        if any(mark in config.name for mark in "/\\.~"):
-            raise DataError(
-                f"no folder {config.name}: DATA is a folder of class folders, or a name that `fovea list` shows"
-            )
-        raise UnknownName("data set", name, registry.source.names(), "; or give the path of a folder of class folders")
-    function, options = registry.source.bind(config.name, num_given=1)
-    named: RawData = function(place, **options)
-    return named
+def _groups(raw: RawData) -> dict[str, str]:
+    return {i: group for s in raw.splits.values() if s.groups for i, group in zip(s.ids, s.groups, strict=True)}
 
 
 def _check(name: str, classes: tuple[str, ...], splits: dict[str, Split], num_skipped: int) -> None:

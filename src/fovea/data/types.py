@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -38,6 +38,7 @@ class RawSplit:
     images: Tensor | Sequence[Picture]
     labels: Sequence[int]
     ids: Sequence[str]  # what a person would call each image: a relative path, or `test/17`
+    groups: Sequence[str] | None = None  # images of one group stay on one side of every split
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class RawData:
 
     classes: tuple[str, ...]
     splits: dict[str, RawSplit]
+    bad: Mapping[str, str] = field(default_factory=dict)  # what had to be left out, by id, row or path, and why
+    notes: tuple[str, ...] = ()  # what was left out with good reason
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ class FileFacts:
     modes: Counter[str] = field(default_factory=Counter)
     skipped: dict[str, str] = field(default_factory=dict)  # id: why it cannot be decoded
     files: dict[str, FileFact] = field(default_factory=dict)  # by id; empty where the data came decoded
+    notes: tuple[str, ...] = ()  # what the source left out with good reason
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,7 @@ class Dataset:
     splits: dict[str, Split]
     facts: FileFacts
     held_out: dict[str, list[str]]  # ids of the splits that Fovea made itself (none where the data came split)
+    groups: Mapping[str, str] = field(default_factory=dict)  # id: group; images of one group stay on one side
 
     @property
     def name(self) -> str:

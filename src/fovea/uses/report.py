@@ -11,6 +11,7 @@ import jinja2
 import torch
 
 from fovea import files
+from fovea.data.splits import how_split
 from fovea.data.types import Dataset
 from fovea.engine.evaluate import match_classes
 from fovea.engine.progress import clock
@@ -76,7 +77,7 @@ def write_report(run: Run) -> Path:
         run=run, config=config, info=info, metrics=metrics, results=results, environment=made,
         loss_table=_loss_table(steps), pictures=_pictures(run),
         summary=_summary(metrics), settings=_settings(run), many_classes=len(info.classes) > _MANY_CLASSES,
-        train_time=_train_time(run.cost, results), costs=_costs(run.cost), now=datetime.now().strftime("%Y-%m-%d %H:%M"),
+        made_splits=how_split(config.data, run.held_out), train_time=_train_time(run.cost, results), costs=_costs(run.cost), now=datetime.now().strftime("%Y-%m-%d %H:%M"),
     )  # fmt: skip
     path = run.path / "report.html"
     files.write_text(path, page)

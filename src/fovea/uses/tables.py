@@ -147,6 +147,15 @@ def print_comparison(result: dict[str, Any]) -> None:
     print_table("test accuracy", columns, rows)
     if all(len(group["runs"]) == 1 for group in groups):
         print("one run each: the intervals know of the test images, not of luck in training; repeat with other --seed")
+    for group in groups:
+        if "pooled" in group:
+            pooled = group["pooled"]
+            print(
+                f"{group['name']}, the tests of all {len(group['folds'])} folds together: {100 * pooled['accuracy']:.2f} % of "
+                f"{pooled['num_images']:,} images ({_span(pooled['interval'])})"
+            )
+    if any("pooled" in group for group in groups):
+        print("folds share training images, so an interval over them is somewhat too narrow (Bengio & Grandvalet 2004)")
     differences = [
         [
             f"{row['group']} against {row['against']}",
