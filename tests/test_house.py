@@ -67,7 +67,7 @@ def test_public_names() -> None:
     assert sorted(package.__all__) == [
         "Classifier", "Dataset", "FoveaError", "Prediction", "Run", "augmentation", "compare", "evaluate", "export", "find_lr",
         "load", "load_data", "load_plugin", "model", "optimizer", "recipe", "report", "resume", "resume_seeds", "schedule",
-        "source", "train", "train_seeds",
+        "source", "train", "train_folds", "train_seeds",
     ]  # fmt: skip
     for name in package.__all__:
         assert callable(getattr(package, name))
@@ -87,9 +87,9 @@ def test_list_json(fovea) -> None:
     result = fovea("list", "--json")
     listed = json.loads(result.stdout)
     assert {"tutorial", "simple"} <= {entry["name"] for entry in listed["recipes"]}
-    assert {"cifar10", "cifar100", "mnist", "fashion-mnist", "svhn", "digits", "synthetic", "folder"} == {
-        entry["name"] for entry in listed["data"]
-    }
+    assert {entry["name"] for entry in listed["data"]} == {
+        "cifar10", "cifar100", "mnist", "fashion-mnist", "svhn", "digits", "synthetic", "folder", "archive", "manifest", "hf",
+    }  # fmt: skip
 
 
 def _imports(path: Path) -> list[str]:

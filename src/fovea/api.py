@@ -259,8 +259,8 @@ def _prepare(config: DataConfig, display: Display, run: Run | None = None, for_t
 
     with display:
         dataset = prepare(config, held_out, progress, for_training)
-    for note in dataset.facts.notes:
-        print(note, file=sys.stderr)
+    for line in dataset.facts.notes:
+        display.say(line)
     for line in dataset.facts.skipped.values():
         print(f"skipped {line}", file=sys.stderr)
     return dataset

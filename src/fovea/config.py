@@ -128,12 +128,13 @@ class RunConfig(_Part):
         """Read config.yaml, which names every setting. Raises RunError."""
         try:
             tree = yaml.safe_load(text)
-            config = validated(RunConfig, _completed(tree) if isinstance(tree, dict) else tree)
+            tree = _over(_BEFORE, tree) if isinstance(tree, dict) else tree
+            config = validated(RunConfig, tree)
             if not text.endswith("\n"):  # `device: cuda` cut short may still be a device
                 raise ConfigError("cut short")
         except (yaml.YAMLError, ConfigError):
             raise RunError(f"{where} is damaged: restore it, or train anew") from None
-        lacking = [path for path in _paths(config.model_dump()) if path not in _paths(_completed(tree))]
+        lacking = [path for path in _paths(config.model_dump()) if path not in _paths(tree)]
         if lacking:  # a default could differ from what was run
             raise RunError(f"{where} is damaged (lacks {lacking[0]}): restore it, or train anew")
         return config
@@ -143,17 +144,8 @@ class RunConfig(_Part):
 # config.yaml, so that a file cut short does not pass for an old one.)
 _BEFORE = {
     "ema": EmaConfig().model_dump(), "small_first": SmallFirstConfig().model_dump(), "part_size": 0, "views": "one",
-    "precision": "fp32",
+    "precision": "fp32", "data": {"columns": [], "group": None, "split_file": None, "folds": 0, "fold": None},
 }  # fmt: skip
-
-_DATA_BEFORE: dict[str, Any] = {"columns": [], "group": None, "split_file": None, "folds": 0, "fold": None}
-
-
-def _completed(tree: dict[str, Any]) -> dict[str, Any]:
-    """What config.yaml says, with the settings that it is too old to have."""
-    data = tree.get("data")
-    return {**_BEFORE, **tree, "data": {**_DATA_BEFORE, **data} if isinstance(data, dict) else data}
-
 
 # The settings that have an option, and a keyword in Python, of their own.
 EVERYDAY = {
@@ -223,6 +215,14 @@ def validated(part: type[PartT], tree: Any) -> PartT:
             value = "" if isinstance(e["input"], dict) else f" = {e['input']!r}"
             parts.append(f"{'.'.join(map(str, e['loc']))}{value}: {e['msg']}")
         raise ConfigError("; ".join(parts)) from None
+
+
+def _over(below: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
+    """`tree`, with what only `below` names; branches likewise."""
+    branches = {
+        k: _over(below[k], v) for k, v in tree.items() if isinstance(v, dict) and isinstance(below.get(k), dict)
+    }
+    return {**below, **tree, **branches}
 
 
 def _paths(tree: Mapping[str, Any], prefix: str = "") -> list[str]:

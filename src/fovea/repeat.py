@@ -58,7 +58,7 @@ def train_folds(
     config = config.model_copy(update={"data": validated(DataConfig, {**config.data.model_dump(), "folds": folds})})
     display = display or Display(quiet=quiet)
     dataset = _unsplit(config, display)
-    split_off(dataset, _fold(config, 1).data)  # what cannot be dealt says so before anything is written
+    split_off(dataset, _fold(config, dataset, 1).data)  # what cannot be dealt says so before anything is written
     return _begin(config, {"folds": list(range(1, folds + 1))}, out, dataset, display)
 
 
@@ -108,7 +108,7 @@ def _finish(path: Path, config: RunConfig, dataset: Dataset | None, display: Dis
                 shutil.rmtree(folder)
             if kind == "fold":
                 dataset = dataset or _unsplit(config, display)
-                own = _fold(config, member)
+                own = _fold(config, dataset, member)
                 api.train_config(own, split_off(dataset, own.data), str(folder), display)
             else:
                 api.train_config(config.model_copy(update={"seed": member}), dataset, str(folder), display)
@@ -119,8 +119,10 @@ def _finish(path: Path, config: RunConfig, dataset: Dataset | None, display: Dis
     return path
 
 
-def _fold(config: RunConfig, number: int) -> RunConfig:
-    return config.model_copy(update={"data": config.data.model_copy(update={"fold": number})})
+def _fold(config: RunConfig, dataset: Dataset, number: int) -> RunConfig:
+    """The config of one fold's run, with the size at which the pictures were decoded."""
+    data = config.data.model_copy(update={"fold": number, "image_size": dataset.config.image_size})
+    return config.model_copy(update={"data": data})
 
 
 def _unsplit(config: RunConfig, display: Display) -> Dataset:

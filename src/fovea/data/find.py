@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import os
+import re
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -74,13 +75,15 @@ def _source(name: str) -> tuple[Callable[..., RawData], dict[str, Any]]:
     first = name.partition(":")[0]
     if first in registry.source.names():
         return registry.source.bind(name, num_given=1)
+    known = registry.source.names()
     likely = _likely(path)
-    if any(mark in name for mark in "/\\.~"):
-        hub = (
-            f"; of the Hugging Face hub it would be hf:{name}" if name.count("/") == 1 and name[0] not in "./~" else ""
-        )
+    is_path = any(mark in name for mark in "/\\.~")
+    if is_path or (likely and not difflib.get_close_matches(name, known, n=1)):
+        owner, _, rest = name.partition("/")
+        on_hub = all(re.fullmatch(r"\w[\w.-]*", part) for part in (owner, rest))
+        hub = f"; of the Hugging Face hub it would be hf:{name}" if on_hub else ""
         raise DataError(f"no folder or file {name}{likely}{hub}: DATA is {KINDS}")
-    raise UnknownName("data set", name, registry.source.names(), likely or f"; or give {KINDS.partition(', or')[0]}")
+    raise UnknownName("data set", name, known, f"; or give {KINDS.partition(', or')[0]}")
 
 
 def _of_file(path: Path) -> tuple[Callable[..., RawData], dict[str, Any]]:

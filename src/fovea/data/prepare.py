@@ -31,7 +31,7 @@ def prepare(
     if held_out is None and config.split_file is not None:
         held_out = read_split(config.split_file)
     raw = find(config)
-    facts = FileFacts(skipped=dict(raw.bad), notes=raw.notes)
+    facts = FileFacts(skipped=dict(raw.bad), notes=list(raw.notes))
     size = (config.image_size or DEFAULT_IMAGE_SIZE,) * 2
     total = sum(len(s.images) for s in raw.splits.values() if not isinstance(s.images, Tensor))
     counter = itertools.count(1)

@@ -189,7 +189,10 @@ def _spread(labels: np.ndarray, group: np.ndarray, part: np.ndarray) -> None:
 def _check_enough_groups(groups: Sequence[str], wanted: int) -> None:
     there = len(set(groups))
     if there < wanted:
-        raise DataError(f"there are {there} groups, and {wanted} parts of whole groups are wanted: choose other groups")
+        raise DataError(
+            f"{there} group{' is' if there == 1 else 's are'} too few for {wanted} parts of whole groups: ask for fewer "
+            "parts, or for other groups"
+        )
 
 
 def _check_left(dataset: Dataset, splits: Mapping[str, Split], made: Mapping[str, Sequence[str]]) -> None:

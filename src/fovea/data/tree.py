@@ -136,7 +136,7 @@ def _notes(tree: Tree, top: Node, named: dict[str, str], read: Sequence[Node]) -
         notes.append(f"{tree.where}: left out {_some(beside)}, as beside {', '.join(named.values())} it is no split")
     loose = sum(len(node.pictures) for node in [*read, *([top] if named else [])])
     if loose:
-        notes.append(f"{tree.where}: left out {loose:,} files that lie in no class folder")
+        notes.append(f"{tree.where}: left out {_pictures(loose)} in no class folder")
     if tree.endings:
         endings = ", ".join(f"{ending} {count:,}" for ending, count in tree.endings.most_common(_SHOWN))
         notes.append(f"{tree.where}: left out files that are no pictures by their endings ({endings})")
@@ -167,7 +167,7 @@ def _check_classes(tree: Tree, node: Node, prefix: str, classes: tuple[str, ...]
     if not is_split and len(classes) > 1 and _all_are_splits(classes):
         raise DataError(
             f"{where} has {', '.join(classes)}, but no class folders in them: put the pictures into "
-            f"{where}/{classes[0]}/<class>/, or give a manifest with the columns path, label and split"
+            f"{where}/{classes[-1]}/<class>/, or give a manifest with the columns path, label and split"
         )
 
 
@@ -176,7 +176,7 @@ def _split(tree: Tree, node: Node, prefix: str, classes: tuple[str, ...], group:
         count = node.folders[name].count()
         if count:
             tree.bad[prefix + name] = (
-                f"{tree.where}/{prefix}{name} ({count:,} pictures) has the class '{name}', which the training images "
+                f"{tree.where}/{prefix}{name} ({_pictures(count)}) has the class '{name}', which the training images "
                 f"lack{nearest(name, classes)}"
             )
     ids: list[str] = []
@@ -220,6 +220,10 @@ def _grouping(group: str | None) -> Callable[[str, int, str], str] | None:
     return by_name
 
 
+def _pictures(count: int) -> str:
+    return f"{count:,} picture{'' if count == 1 else 's'}"
+
+
 def _some(counts: dict[str, int]) -> str:
-    names: Sequence[str] = [f"{name} ({count:,} pictures)" for name, count in counts.items()]
+    names: Sequence[str] = [f"{name} ({_pictures(count)})" for name, count in counts.items()]
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

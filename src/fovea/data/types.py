@@ -111,7 +111,7 @@ class FileFacts:
     modes: Counter[str] = field(default_factory=Counter)
     skipped: dict[str, str] = field(default_factory=dict)  # id: why it cannot be decoded
     files: dict[str, FileFact] = field(default_factory=dict)  # by id; empty where the data came decoded
-    notes: tuple[str, ...] = ()  # what the source left out with good reason
+    notes: list[str] = field(default_factory=list)  # what was decided on the way: one line each, for the log
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def _scan(tree: Tree, path: str, prefix: str, node: Node, above: tuple[tuple[int
         below = prefix + entry.name
         if not _is_text(entry.name):
             shown = os.fsencode(entry.name).decode("utf-8", "backslashreplace")
-            tree.bad[prefix + shown] = f"{path}/{shown}: its name is no UTF-8: rename it"
+            tree.bad[prefix + shown] = f"{path}/{shown}: its name is no UTF-8"
             continue
         try:
             is_folder, is_link = entry.is_dir(), entry.is_symlink()
@@ -72,7 +72,7 @@ def _scan(tree: Tree, path: str, prefix: str, node: Node, above: tuple[tuple[int
             continue
         own = (status.st_dev, status.st_ino)
         if own in above:
-            tree.bad[below] = f"{entry.path}: a link that leads back to a folder above it: remove it"
+            tree.bad[below] = f"{entry.path}: a link that leads back to a folder above it"
             continue
         inner = node.folders[entry.name] = Node()
         _scan(tree, entry.path, f"{below}/", inner, (*above, own))

@@ -153,14 +153,16 @@ def _roles(name: str, features: Mapping[str, Any], columns: tuple[str, ...], gro
     labels = [n for n, f in features.items() if isinstance(f, datasets.ClassLabel)]
     labels = labels or [n for n in features if n.lower() in _LABEL_NAMES]
     for role, found in (("image", images), ("label", labels)):
-        if role not in chosen and len(found) != 1:
+        if role in chosen:
+            continue
+        if len(found) != 1:
             what = (
                 f"the columns {', '.join(found)} for {role}s"
                 if found
                 else f"no column of {role}s that is known by its type"
             )
             raise DataError(f"{name} has {what} (there are {', '.join(features)}): choose one by --columns {role}=NAME")
-        chosen.setdefault(role, *found)
+        chosen[role] = found[0]
     return chosen
 
 

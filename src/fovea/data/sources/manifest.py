@@ -87,7 +87,14 @@ def from_table(table: Table, find: Find, columns: Sequence[str] = (), group: str
             groups = [row.group for row in own] if "group" in place else None
             labels = [position[row.label] for row in own]
             splits[name] = RawSplit([row.picture for row in own], labels, [row.id for row in own], groups)
-    return RawData(classes, splits, bad)
+    notes = []
+    if "group" in place and group is None:
+        column = table.columns[place["group"]]
+        notes.append(
+            f"{table.where}: rows of one {column} stay on one side of every split (--group none: they need not)"
+        )
+    ordered = dict(sorted(bad.items(), key=lambda item: int(item[0].removeprefix("row "))))
+    return RawData(classes, splits, ordered, tuple(notes))
 
 
 def column_roles(columns: Sequence[str], roles: Sequence[str]) -> dict[str, str]:
@@ -157,7 +164,8 @@ def _row(
         picture = find(path)
     if picture is None:
         hint = _likely(table.where, path) if with_hint else ""  # once: it takes a while
-        return f"no file {path} below {posixpath.dirname(table.where) or 'this folder'}{hint}"
+        below = "" if os.path.isabs(path) else f" below {posixpath.dirname(table.where) or 'this folder'}"
+        return f"no file {path}{below}{hint}"
     return _Row(number, posixpath.normpath(path), picture, label, split, value.get("group") or f"row {number}")
 
 
