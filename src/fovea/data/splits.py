@@ -74,10 +74,12 @@ def split_off(dataset: Dataset, config: DataConfig, held_out: HeldOut | None = N
             chosen = fold_rows(train, dataset.groups, config)
         else:
             chosen = _draw(train, dataset.groups, fraction, config.split_seed + (name == "val"))
+        made[name] = [train.ids[row] for row in chosen.tolist()]
+        if not len(chosen):  # of each class a single image, or group, is left to train on
+            continue
         mask = torch.zeros(len(train), dtype=torch.bool)
         mask[chosen] = True
         splits[name], splits["train"] = train.take(chosen), train.take((~mask).nonzero().flatten())
-        made[name] = list(splits[name].ids)
     _check_left(dataset, splits, made)
     ordered = {name: splits[name] for name in SPLITS if name in splits}
     return replace(dataset, config=config, splits=ordered, held_out=made)
@@ -94,6 +96,9 @@ def how_split(config: DataConfig, held_out: Mapping[str, Sequence[str]]) -> list
             how = f"fold {config.fold} of {config.folds}{kept}, dealt with split_seed {config.split_seed}"
         if config.split_file is not None:
             how = f"as {config.split_file} says or, where it names none, {how}"
+        if not held_out[name]:
+            lines.append(f"The data is too small for a {name} split: there is none.")
+            continue
         lines.append(
             f"The data came without a {name} split, so Fovea kept {len(held_out[name]):,} images apart: {how}. "
             "split.json lists them."
