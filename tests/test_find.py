@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -329,6 +330,17 @@ def test_a_damaged_archive_is_refused(ending: str) -> None:
         Path(name).write_bytes(damaged)
         if not (ending == "tar" and not damaged):
             refusal(name, name, "damaged")
+
+
+def test_a_temporary_folder_without_room_is_said_and_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    class_folders("pets", cat=2, dog=2)
+    asked = []
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: asked.append(folder) or SimpleNamespace(free=100))
+    pictures = look(pack("pets", "tar.gz")).splits["train"].images
+    for picture in pictures:
+        with pytest.raises(FoveaError, match=r"pets\.tar\.gz cannot be decompressed.*TMPDIR"):
+            picture.read_bytes()
+    assert len(asked) == 1
 
 
 def test_links_in_an_archive_are_left_out_and_counted() -> None:

@@ -150,6 +150,7 @@ class _Tar:
         self.num_links = 0
         self._lock = threading.Lock()
         self._file: IO[bytes] | None = None
+        self._failure: DataError | None = None
         self._is_plain = True
         self._end = 0
 
@@ -173,8 +174,14 @@ class _Tar:
 
     def read(self, entry: int, size: int) -> bytes:
         with self._lock:
+            if self._failure is not None:  # as it was for the first picture: not tried again for each
+                raise self._failure
             if self._file is None:
-                self._file = open(self.path, "rb") if self._is_plain else self._unpacked()  # noqa: SIM115
+                try:
+                    self._file = open(self.path, "rb") if self._is_plain else self._unpacked()  # noqa: SIM115
+                except OSError as error:
+                    self._failure = DataError(f"{self.path} cannot be decompressed ({error})")
+                    raise self._failure from None
             self._file.seek(entry)
             return self._file.read(size)
 
