@@ -91,6 +91,7 @@ def train_config(
 ) -> Run:
     """Train as `config` says into a new run folder; loads the data where it is not given."""
     dataset = dataset or _prepare(config.data, display)
+    config = config.model_copy(update={"data": dataset.config})  # with the size that was chosen
     display.say(str(dataset))
     config = _with_enough_epochs(config, len(dataset.train), display)
     device = pick_device(config.device)
@@ -135,8 +136,7 @@ def resume(
 
 def evaluate(
     run: Run | str | Path, data: str | Dataset | None = None, split: str = "test", device: str = "auto",
-    data_dir: str | None = None, out: str | Path | None = None, display: Display | None = None,
-    views: str | None = None,
+    data_dir: str | None = None, out: str | Path | None = None, display: Display | None = None, views: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Evaluate a run's best weights; returns what metrics.json holds.
 
@@ -243,13 +243,15 @@ def _evaluation_data(
     if data is None or data == own.name or (Path(data).is_dir() and Path(data).resolve() == Path(own.name).resolve()):
         return _prepare(own.model_copy(update=place), display, run)
     # Nothing of other data was learned from: where it comes unsplit, all of it is measured.
-    size = run.info.preprocess.image_size[0]
-    other = _prepare(_data_config(data, {**place, "image_size": size}), display, for_training=False)
+    seen = {"image_size": run.info.preprocess.image_size[0], "resize": run.info.preprocess.resize}
+    other = _prepare(_data_config(data, {**place, **seen}), display, for_training=False)
     return replace(other, splits={split: other.train}) if set(other.splits) == {"train"} else other
 
 
 def _prepare(config: DataConfig, display: Display, run: Run | None = None, for_training: bool = True) -> Dataset:
     held_out = HeldOut(run.held_out, str(run.path / "split.json")) if run is not None else None
+    if run is not None:  # an earlier run's config does not name the size
+        config = config.model_copy(update={"image_size": config.image_size or run.info.preprocess.image_size[0]})
 
     def progress(done: int, total: int) -> None:
         if done == 1:
@@ -258,6 +260,8 @@ def _prepare(config: DataConfig, display: Display, run: Run | None = None, for_t
 
     with display:
         dataset = prepare(config, held_out, progress, for_training)
+    for line in dataset.facts.notes:
+        display.say(line)
     for line in dataset.facts.skipped.values():
         print(f"skipped {line}", file=sys.stderr)
     return dataset

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fovea import __version__, program
+from fovea.cache_command import cache
 from fovea.options import (
     Augment,
     DataArgument,
@@ -17,6 +18,7 @@ from fovea.options import (
     ImageSize,
     Json,
     Plugin,
+    Resize,
     RunArgument,
     SkipBad,
     ValFraction,
@@ -67,6 +69,7 @@ def inspect(
     out: Annotated[str | None, typer.Option(help="Folder for the pictures [inspect/<name>].")] = None,
     data_dir: DataDir = None,
     image_size: ImageSize = None,
+    resize: Resize = None,
     val_fraction: ValFraction = None,
     augment: Augment = None,
     skip_bad: SkipBad = False,
@@ -80,7 +83,7 @@ def inspect(
     from fovea.uses.inspect import draw_inspection, inspect_data
     from fovea.uses.tables import print_inspection
 
-    options = {"data_dir": data_dir, "image_size": image_size, "val_fraction": val_fraction}
+    options = {"data_dir": data_dir, "image_size": image_size, "val_fraction": val_fraction, "resize": resize}
     given = {name: value for name, value in options.items() if value is not None}
     dataset = load_data(data, display_for(as_json), skip_bad=skip_bad, **given)
     facts = inspect_data(dataset)
@@ -170,6 +173,9 @@ def compare(
 
     opened = [run for path in runs for run in (repeat.members(path) if repeat.is_group(path) else [Run(path)])]
     show_comparison(opened, Path(out), as_json)
+
+
+app.command()(cache)
 
 
 @app.command()

@@ -21,6 +21,7 @@ PartT = TypeVar("PartT", bound=_Part)
 
 Views = Literal["one", "mirror", "mirror-shift"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Resize = Literal["crop", "pad", "squash"]
 
 
 class DataConfig(_Part):
@@ -28,7 +29,8 @@ class DataConfig(_Part):
 
     name: str  # a registered name, `name:option=value`, or a folder of class folders
     data_dir: str | None = None  # where named data sets are looked for first
-    image_size: int | None = Field(None, ge=4, le=1024)  # side in pixels of decoded pictures; None: 32
+    image_size: int | None = Field(None, ge=4, le=1024)  # side in pixels of decoded pictures; None: chosen from them
+    resize: Resize = "crop"  # the shorter side, and cut the middle; pad: the longer, on grey; squash: both
     val_fraction: float = Field(0.0, ge=0, lt=1)  # of train, where the data has no val split of its own
     test_fraction: float = Field(0.2, ge=0, lt=1)  # of a flat folder
     skip_bad: bool = False  # go on without files that cannot be decoded
@@ -114,12 +116,13 @@ class RunConfig(_Part):
         """Read config.yaml, which names every setting. Raises RunError."""
         try:
             tree = yaml.safe_load(text)
-            config = validated(RunConfig, {**_BEFORE, **tree} if isinstance(tree, dict) else tree)
+            tree = _over(_BEFORE, tree) if isinstance(tree, dict) else tree
+            config = validated(RunConfig, tree)
             if not text.endswith("\n"):  # `device: cuda` cut short may still be a device
                 raise ConfigError("cut short")
         except (yaml.YAMLError, ConfigError):
             raise RunError(f"{where} is damaged: restore it, or train anew") from None
-        lacking = [path for path in _paths(config.model_dump()) if path not in _paths({**_BEFORE, **tree})]
+        lacking = [path for path in _paths(config.model_dump()) if path not in _paths(tree)]
         if lacking:  # a default could differ from what was run
             raise RunError(f"{where} is damaged (lacks {lacking[0]}): restore it, or train anew")
         return config
@@ -129,7 +132,7 @@ class RunConfig(_Part):
 # config.yaml, so that a file cut short does not pass for an old one.)
 _BEFORE = {
     "ema": EmaConfig().model_dump(), "small_first": SmallFirstConfig().model_dump(), "part_size": 0, "views": "one",
-    "precision": "fp32",
+    "precision": "fp32", "data": {"resize": "crop"},
 }  # fmt: skip
 
 # The settings that have an option, and a keyword in Python, of their own.
@@ -138,7 +141,7 @@ EVERYDAY = {
     "optimizer": "optim.name", "lr": "optim.lr", "momentum": "optim.momentum", "weight_decay": "optim.weight_decay",
     "schedule": "schedule.name", "seed": "seed", "device": "device", "data_dir": "data.data_dir",
     "image_size": "data.image_size", "val_fraction": "data.val_fraction", "views": "views", "precision": "precision",
-    "skip_bad": "data.skip_bad",
+    "skip_bad": "data.skip_bad", "resize": "data.resize",
 }  # fmt: skip
 
 
@@ -169,9 +172,18 @@ def split_list(text: str) -> tuple[str, ...]:
 
 def data_dir_candidates(data_dir: str | None) -> list[str]:
     """Where named data sets are looked for, in this order; the last, the user's cache, is where downloads go."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    places = [data_dir, os.environ.get("FOVEA_DATA"), "data", os.path.join(cache, "fovea")]
+    places = [data_dir, os.environ.get("FOVEA_DATA"), "data", _user_cache()]
     return [place for place in places if place]
+
+
+def cache_dir() -> str:
+    """Where what was computed once is kept: `$FOVEA_CACHE`, else the user's cache."""
+    return os.environ.get("FOVEA_CACHE") or _user_cache()
+
+
+def _user_cache() -> str:
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(cache, "fovea")
 
 
 def _typed(value: Any, before: Any) -> Any:
@@ -197,6 +209,14 @@ def validated(part: type[PartT], tree: Any) -> PartT:
     except ValidationError as error:
         parts = [f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
         raise ConfigError("; ".join(parts)) from None
+
+
+def _over(below: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
+    """`tree`, with what only `below` names; branches likewise."""
+    branches = {
+        k: _over(below[k], v) for k, v in tree.items() if isinstance(v, dict) and isinstance(below.get(k), dict)
+    }
+    return {**below, **tree, **branches}
 
 
 def _paths(tree: Mapping[str, Any], prefix: str = "") -> list[str]:

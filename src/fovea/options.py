@@ -18,7 +18,13 @@ Plugin = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Go on without files that cannot be decoded, and list them.")]
-ImageSize = Annotated[int | None, typer.Option(help="Side in pixels that a folder's pictures are resized to [32].")]
+ImageSize = Annotated[
+    int | None, typer.Option(help="Side in pixels that a folder's pictures are resized to [chosen from them].")
+]
+Resize = Annotated[
+    str | None,
+    typer.Option(help="How: crop (the middle, the default), pad (the whole picture, on grey), squash (to a square)."),
+]
 ValFraction = Annotated[float | None, typer.Option(help="Share of train kept apart for val.")]
 Augment = Annotated[str | None, typer.Option(help="For instance mirror,shift:2,cutout:8; none for none.")]
 Views = Annotated[

@@ -38,6 +38,7 @@ def train_seeds(
     config, dataset = api.resolve(data, recipe, settings, **options)
     display = display or Display(quiet=quiet)
     dataset = dataset or api.load_data(config.data.name, display, **config.data.model_dump(exclude={"name"}))
+    config = config.model_copy(update={"data": dataset.config})
     name = f"{api.folder_name(config.data.name)}-{config.recipe}-seeds"
     path = create_run(None if out is None else str(out), name)
     try:

@@ -15,6 +15,7 @@ from torch import Tensor
 from fovea.config import DataConfig
 
 SPLITS = ("train", "val", "test")
+CHUNK_BYTES = 8 << 20  # of images that are looked at together: counting values takes ten times that in memory
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,16 @@ class Split:
 
     def pick(self, rows: Tensor) -> Tensor:
         """The images of some rows, `(B, C, H, W) uint8`: of a mapped store, only these are read."""
-        return self.store[rows if self.rows is None else self.rows[rows]]
+        return self.store.index_select(0, rows if self.rows is None else self.rows[rows])
 
     def take(self, rows: Tensor) -> Split:
         """The given rows as a split of their own, on the same store."""
         ids = tuple(self.ids[i] for i in rows.tolist())
         return Split(self.store, self.labels[rows], ids, rows if self.rows is None else self.rows[rows])
 
-    def chunks(self, size: int = 2000) -> Iterator[Tensor]:
-        """All images in order, `(at most size, C, H, W) uint8` at a time."""
+    def chunks(self) -> Iterator[Tensor]:
+        """All images in order, `(B, C, H, W) uint8`, some megabytes at a time."""
+        size = max(1, CHUNK_BYTES // max(1, self.store[:1].numel()))
         return (self.pick(rows) for rows in torch.split(torch.arange(len(self)), size))
 
     def counts(self, num_classes: int) -> list[int]:
@@ -108,6 +110,7 @@ class FileFacts:
     modes: Counter[str] = field(default_factory=Counter)
     skipped: dict[str, str] = field(default_factory=dict)  # id: why it cannot be decoded
     files: dict[str, FileFact] = field(default_factory=dict)  # by id; empty where the data came decoded
+    notes: list[str] = field(default_factory=list)  # what was decided on the way: one line each, for the log
 
 
 @dataclass(frozen=True)
