@@ -22,9 +22,9 @@ def mirror(images: Tensor, draw: Draw, probability: float = 0.5, alternate: bool
     else:
         chosen = torch.rand(len(images), generator=draw.generator, device=images.device) < probability
     if images.device.type == "cpu":  # one at a time, it stays in the core's cache
-        mirrored = images.clone(memory_format=torch.contiguous_format)
-        source, target = images.numpy(), mirrored.numpy()
+        source = images.numpy()
+        mirrored = source.copy()
         for row in chosen.nonzero().flatten().tolist():
-            target[row] = source[row, :, :, ::-1]
-        return mirrored
+            mirrored[row] = source[row, :, :, ::-1]
+        return torch.from_numpy(mirrored)
     return torch.where(chosen.view(-1, 1, 1, 1), images.flip(-1), images)

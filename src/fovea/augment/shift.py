@@ -20,10 +20,10 @@ def shift(images: Tensor, draw: Draw, pixels: int = 2) -> Tensor:
     if images.device.type == "cpu":  # whole rows are copied, where indexing goes pixel by pixel
         edges = ((0, 0), (0, 0), (pixels, pixels), (pixels, pixels))
         padded = np.pad(images.numpy(), edges, mode="reflect")
-        moved = torch.empty_like(images, memory_format=torch.contiguous_format)
-        for image, source, top, left in zip(moved.numpy(), padded, *offset.tolist(), strict=True):
+        moved = np.empty(images.shape, padded.dtype)
+        for image, source, top, left in zip(moved, padded, *offset.tolist(), strict=True):
             image[:] = source[:, top : top + height, left : left + width]
-        return moved
+        return torch.from_numpy(moved)
     rows = _reflected(offset[0, :, None] - pixels + torch.arange(height, device=images.device), height)
     columns = _reflected(offset[1, :, None] - pixels + torch.arange(width, device=images.device), width)
     image = torch.arange(count, device=images.device)[:, None, None]

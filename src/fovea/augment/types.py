@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-F = TypeVar("F", bound=Callable[..., Any])
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ One that changes labels, too, returns `Mixed`, and says so in its annotation: `-
 """
 
 
-def moves_pixels(function: F) -> F:
+def moves_pixels(function: FunctionT) -> FunctionT:
     """Mark an augmentation that only moves pixels: it takes and gives `uint8` as well, a quarter of the bytes.
 
     Where such ones come first, they are applied before the images become floats. Stands below `@augmentation`.

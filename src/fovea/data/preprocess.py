@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -61,7 +62,8 @@ class Standardize:
     """`(B, C, H, W) uint8` to `(x / 255 - mean) / std` float32, bit for bit as `to_unit` and `standardizer` do it.
 
     On a CPU, block by block: each goes through all four operations while it is in a core's cache, where whole batches
-    would travel to memory and back for every one (benchmarks/folder.md).
+    would travel to memory and back for every one (benchmarks/folder.md). By NumPy, whose threads, unlike PyTorch's, do
+    not wait for each other at every operation.
     """
 
     def __init__(self, preprocess: Preprocess, device: torch.device) -> None:
@@ -74,25 +76,24 @@ class Standardize:
         """Leaves `images` as they are."""
         if not self._blockwise or images.numel() < 2 * _BLOCK:
             return self._whole(to_unit(images))
-        count, channels, height, width = images.shape
         result = torch.empty(images.shape)
-        pixels, values = (each.reshape(count * channels, -1).numpy() for each in (images, result))
-        mean, std = (np.tile(each, count)[:, None] for each in (self._mean, self._std))
-        step = max(1, _BLOCK // (height * width))
+        pixels, values = images.numpy(), result.numpy()
+        step = max(1, _BLOCK // (images.shape[2] * images.shape[3]))
 
         def work(start: int, stop: int) -> None:
             for first in range(start, stop, step):
                 block = slice(first, min(first + step, stop))
-                part = values[block]
-                np.copyto(part, pixels[block])
-                np.divide(part, np.float32(255), out=part)
-                np.subtract(part, mean[block], out=part)
-                np.divide(part, std[block], out=part)
+                for channel, (mean, std) in enumerate(zip(self._mean, self._std, strict=True)):
+                    part = values[block, channel]
+                    np.copyto(part, pixels[block, channel])
+                    np.divide(part, np.float32(255), out=part)
+                    np.subtract(part, mean, out=part)
+                    np.divide(part, std, out=part)
 
-        # NumPy lets go of the interpreter; its threads, unlike PyTorch's, do not wait for each other at every operation.
         bounds = [len(pixels) * share // self._num_threads for share in range(self._num_threads + 1)]
-        others = [_threads().submit(work, *pair) for pair in zip(bounds[1:-1], bounds[2:], strict=True)]
-        work(*bounds[:2])
+        own, *rest = itertools.pairwise(bounds)
+        others = [_threads().submit(work, *pair) for pair in rest]
+        work(*own)
         for other in others:
             other.result()
         return result

@@ -68,7 +68,10 @@ class Split:
 
     def pick(self, rows: Tensor) -> Tensor:
         """The images of some rows, `(B, C, H, W) uint8`: of a mapped store, only these are read."""
-        return self.store.index_select(0, rows if self.rows is None else self.rows[rows])
+        rows = rows if self.rows is None else self.rows[rows]
+        if self.store.device.type == "cpu":  # PyTorch shares this out among threads that then wait for each other
+            return torch.from_numpy(self.store.numpy().take(rows.numpy(), axis=0))
+        return self.store.index_select(0, rows)
 
     def take(self, rows: Tensor) -> Split:
         """The given rows as a split of their own, on the same store."""
