@@ -41,8 +41,9 @@ Fovea = Callable[..., Result]
 
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a test writes by a relative path lands in its own folder."""
+    """Whatever a test writes by a relative path lands in its own folder; what it decodes, in a cache of its own."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FOVEA_CACHE", f"{tmp_path}-cache")
 
 
 @pytest.fixture

@@ -96,6 +96,7 @@ def train_config(
 ) -> Run:
     """Train as `config` says into a new run folder; loads the data where it is not given."""
     dataset = dataset or _prepare(config.data, display)
+    config = config.model_copy(update={"data": dataset.config})  # with the size that was chosen
     display.say("\n".join([str(dataset), *how_split(dataset.config, dataset.held_out)]))
     config = _with_enough_epochs(config, len(dataset.train), display)
     device = pick_device(config.device)
@@ -244,13 +245,15 @@ def _evaluation_data(
     if data is None or same(data, own.name):
         return _prepare(own.model_copy(update=place), display, run)
     # Nothing of other data was learned from: where it comes unsplit, all of it is measured.
-    size = run.info.preprocess.image_size[0]
-    other = _prepare(_data_config(data, {**place, "image_size": size}), display, for_training=False)
+    seen = {"image_size": run.info.preprocess.image_size[0], "resize": run.info.preprocess.resize}
+    other = _prepare(_data_config(data, {**place, **seen}), display, for_training=False)
     return replace(other, splits={split: other.train}) if set(other.splits) == {"train"} else other
 
 
 def _prepare(config: DataConfig, display: Display, run: Run | None = None, for_training: bool = True) -> Dataset:
     held_out = HeldOut(run.held_out, str(run.path / "split.json")) if run is not None else None
+    if run is not None:  # an earlier run's config does not name the size
+        config = config.model_copy(update={"image_size": config.image_size or run.info.preprocess.image_size[0]})
 
     def progress(done: int, total: int) -> None:
         if done == 1:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fovea import __version__, program
+from fovea.cache_command import cache
 from fovea.options import (
     Augment,
     Columns,
@@ -18,6 +19,7 @@ from fovea.options import (
     ImageSize,
     Json,
     Plugin,
+    Resize,
     RunArgument,
     SkipBad,
     ValFraction,
@@ -68,6 +70,7 @@ def inspect(
     out: Annotated[str | None, typer.Option(help="Folder for the pictures [inspect/<name>].")] = None,
     data_dir: DataDir = None,
     image_size: ImageSize = None,
+    resize: Resize = None,
     val_fraction: ValFraction = None,
     augment: Augment = None,
     columns: Columns = None,
@@ -83,7 +86,7 @@ def inspect(
     from fovea.uses.inspect import draw_inspection, inspect_data
     from fovea.uses.tables import print_inspection
 
-    options = {"data_dir": data_dir, "image_size": image_size, "val_fraction": val_fraction}
+    options = {"data_dir": data_dir, "image_size": image_size, "val_fraction": val_fraction, "resize": resize}
     given = {name: value for name, value in options.items() if value is not None}
     dataset = load_data(data, display_for(as_json), skip_bad=skip_bad, columns=split_list(columns or ""), **given)
     facts = inspect_data(dataset)
@@ -177,6 +180,9 @@ def compare(
 
     opened = [run for path in runs for run in (repeat.members(path) if repeat.is_group(path) else [Run(path)])]
     show_comparison(opened, Path(out), as_json)
+
+
+app.command()(cache)
 
 
 @app.command()

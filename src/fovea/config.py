@@ -22,6 +22,7 @@ PartT = TypeVar("PartT", bound=_Part)
 
 Views = Literal["one", "mirror", "mirror-shift"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Resize = Literal["crop", "pad", "squash"]
 
 
 class DataConfig(_Part):
@@ -29,7 +30,8 @@ class DataConfig(_Part):
 
     name: str  # a registered name, `name:option=value`, or a folder, archive or manifest
     data_dir: str | None = None  # where named data sets are looked for first
-    image_size: int | None = Field(None, ge=4, le=1024)  # side in pixels of decoded pictures; None: 32
+    image_size: int | None = Field(None, ge=4, le=1024)  # side in pixels of decoded pictures; None: chosen from them
+    resize: Resize = "crop"  # the shorter side, and cut the middle; pad: the longer, on grey; squash: both
     val_fraction: float = Field(0.0, ge=0, lt=1)  # of train, where the data has no val split of its own
     test_fraction: float = Field(0.2, ge=0, lt=1)  # of a flat folder
     skip_bad: bool = False  # go on without files that cannot be decoded
@@ -144,7 +146,8 @@ class RunConfig(_Part):
 # config.yaml, so that a file cut short does not pass for an old one.)
 _BEFORE = {
     "ema": EmaConfig().model_dump(), "small_first": SmallFirstConfig().model_dump(), "part_size": 0, "views": "one",
-    "precision": "fp32", "data": {"columns": [], "group": None, "split_file": None, "folds": 0, "fold": None},
+    "precision": "fp32",
+    "data": {"columns": [], "group": None, "split_file": None, "folds": 0, "fold": None, "resize": "crop"},
 }  # fmt: skip
 
 # The settings that have an option, and a keyword in Python, of their own.
@@ -154,6 +157,7 @@ EVERYDAY = {
     "schedule": "schedule.name", "seed": "seed", "device": "device", "data_dir": "data.data_dir",
     "image_size": "data.image_size", "val_fraction": "data.val_fraction", "views": "views", "precision": "precision",
     "skip_bad": "data.skip_bad", "columns": "data.columns", "group": "data.group", "split": "data.split_file",
+    "resize": "data.resize",
 }  # fmt: skip
 
 
@@ -184,9 +188,18 @@ def split_list(text: str) -> tuple[str, ...]:
 
 def data_dir_candidates(data_dir: str | None) -> list[str]:
     """Where named data sets are looked for, in this order; the last, the user's cache, is where downloads go."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    places = [data_dir, os.environ.get("FOVEA_DATA"), "data", os.path.join(cache, "fovea")]
+    places = [data_dir, os.environ.get("FOVEA_DATA"), "data", _user_cache()]
     return [place for place in places if place]
+
+
+def cache_dir() -> str:
+    """Where what was computed once is kept: `$FOVEA_CACHE`, else the user's cache."""
+    return os.environ.get("FOVEA_CACHE") or _user_cache()
+
+
+def _user_cache() -> str:
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(cache, "fovea")
 
 
 def _typed(value: Any, before: Any) -> Any:

@@ -33,7 +33,13 @@ Columns = Annotated[
         help="Which column of a manifest is what, for instance path=file,label=kind [path,label,split,group]."
     ),
 ]
-ImageSize = Annotated[int | None, typer.Option(help="Side in pixels that a folder's pictures are resized to [32].")]
+ImageSize = Annotated[
+    int | None, typer.Option(help="Side in pixels that a folder's pictures are resized to [chosen from them].")
+]
+Resize = Annotated[
+    str | None,
+    typer.Option(help="How: crop (the middle, the default), pad (the whole picture, on grey), squash (to a square)."),
+]
 ValFraction = Annotated[float | None, typer.Option(help="Share of train kept apart for val.")]
 Augment = Annotated[str | None, typer.Option(help="For instance mirror,shift:2,cutout:8; none for none.")]
 Views = Annotated[

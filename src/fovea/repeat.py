@@ -40,6 +40,7 @@ def train_seeds(
     config, dataset = api.resolve(data, recipe, settings, **options)
     display = display or Display(quiet=quiet)
     dataset = dataset or api.load_data(config.data.name, display, **config.data.model_dump(exclude={"name"}))
+    config = config.model_copy(update={"data": dataset.config})
     return _begin(config, {"seeds": list(range(config.seed, config.seed + seeds))}, out, dataset, display)
 
 

@@ -11,7 +11,19 @@ from typing import Annotated, Any
 import typer
 
 from fovea.errors import ConfigError
-from fovea.options import Augment, Columns, DataDir, ImageSize, Json, Plugin, Precision, SkipBad, ValFraction, Views
+from fovea.options import (
+    Augment,
+    Columns,
+    DataDir,
+    ImageSize,
+    Json,
+    Plugin,
+    Precision,
+    Resize,
+    SkipBad,
+    ValFraction,
+    Views,
+)
 from fovea.program import display_for, load_plugins, print_json, show_comparison
 
 
@@ -46,6 +58,7 @@ def train(
     weights: Annotated[str | None, typer.Option(help="A .pth or .safetensors file to start from.")] = None,
     data_dir: DataDir = None,
     image_size: ImageSize = None,
+    resize: Resize = None,
     val_fraction: ValFraction = None,
     columns: Columns = None,
     group: Annotated[
@@ -78,7 +91,7 @@ def train(
         "momentum": momentum, "weight_decay": weight_decay, "schedule": schedule, "augment": augment, "seed": seed,
         "device": device, "weights": weights, "data_dir": data_dir, "image_size": image_size, "val_fraction": val_fraction,
         "views": views, "precision": precision, "skip_bad": skip_bad or None,
-        "columns": columns, "group": group, "split": split,
+        "columns": columns, "group": group, "split": split, "resize": resize,
     }  # fmt: skip
     if resume is not None:
         if (

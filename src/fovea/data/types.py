@@ -15,6 +15,7 @@ from torch import Tensor
 from fovea.config import DataConfig
 
 SPLITS = ("train", "val", "test")
+CHUNK_BYTES = 8 << 20  # of images that are looked at together: counting values takes ten times that in memory
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,19 @@ class Split:
 
     def pick(self, rows: Tensor) -> Tensor:
         """The images of some rows, `(B, C, H, W) uint8`: of a mapped store, only these are read."""
-        return self.store[rows if self.rows is None else self.rows[rows]]
+        rows = rows if self.rows is None else self.rows[rows]
+        if self.store.device.type == "cpu":  # PyTorch shares this out among threads that then wait for each other
+            return torch.from_numpy(self.store.numpy().take(rows.numpy(), axis=0))
+        return self.store.index_select(0, rows)
 
     def take(self, rows: Tensor) -> Split:
         """The given rows as a split of their own, on the same store."""
         ids = tuple(self.ids[i] for i in rows.tolist())
         return Split(self.store, self.labels[rows], ids, rows if self.rows is None else self.rows[rows])
 
-    def chunks(self, size: int = 2000) -> Iterator[Tensor]:
-        """All images in order, `(at most size, C, H, W) uint8` at a time."""
+    def chunks(self) -> Iterator[Tensor]:
+        """All images in order, `(B, C, H, W) uint8`, some megabytes at a time."""
+        size = max(1, CHUNK_BYTES // max(1, self.store[:1].numel()))
         return (self.pick(rows) for rows in torch.split(torch.arange(len(self)), size))
 
     def counts(self, num_classes: int) -> list[int]:

@@ -22,7 +22,8 @@ from fovea.metrics import compute_metrics
 from fovea.models.base import Model, build_model
 from fovea.run import PREDICTIONS_COLUMNS, Run, load_weights
 
-BATCH_SIZE = 500  # images at a time without gradients: large enough to be fast, small enough for any memory
+# Images at a time without gradients: large enough to be fast, small enough for any memory; fewer above 64×64 pixels.
+BATCH_SIZE, _BATCH_PIXELS = 500, 500 * 64 * 64
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,11 @@ def measure(
     model.eval()
     begun = time.perf_counter()
     single, single_seconds = torch.empty(0), 0.0
+    height, width = preprocess.image_size
+    batch_size = max(1, min(BATCH_SIZE, _BATCH_PIXELS // (height * width)))
     hint = "end what else uses it, or take another --device"
-    with torch.inference_mode(), exact_float32(), memory_errors(f"on {device} for {BATCH_SIZE} images at a time", hint):
-        loader = Loader(split, preprocess, BATCH_SIZE, device)
+    with torch.inference_mode(), exact_float32(), memory_errors(f"on {device} for {batch_size} images at a time", hint):
+        loader = Loader(split, preprocess, batch_size, device)
         for number, (weight, view) in enumerate(views_of(views)):
             with autocast(precision, device):
                 seen = torch.cat([model(view(images)).float().cpu() for images, _ in loader.epoch()])

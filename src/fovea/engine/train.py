@@ -50,17 +50,20 @@ def build(config: RunConfig, dataset: Dataset) -> tuple[Model, ModelInfo]:
     check_small_first(config.small_first, model, dataset.channels, dataset.image_size)
     half = (0.5,) * dataset.channels  # [0, 1] to [-1, 1], the note's transform
     mean, std = statistics(dataset.train) if config.standardize else (half, half)
-    preprocess = Preprocess(dataset.image_size, dataset.channels, mean, std)
+    preprocess = Preprocess(dataset.image_size, dataset.channels, mean, std, dataset.config.resize)
     if config.weights:
         load_weights(model, read_weights(config.weights), config.weights)
     else:
-        first = to_unit(
-            dataset.train.pick(torch.arange(min(5000, len(dataset.train))))
-        )  # enough for statistics, and bounded
+        first = to_unit(dataset.train.pick(torch.arange(min(_num_first(dataset.image_size), len(dataset.train)))))
         model.init_from_data(preprocess.standardizer(first.device)(first))
     precision = pick_precision(config.precision, pick_device(config.device))
     spec = registry.model.resolve(config.model, 3)
     return model, ModelInfo(spec, dataset.classes, preprocess, num_parameters(model), config.views, precision)
+
+
+def _num_first(image_size: tuple[int, int]) -> int:
+    """How many images the first weights see: enough pixels for statistics, and a bounded number of them."""
+    return min(5000, 5000 * 32 * 32 // (image_size[0] * image_size[1]) + 1)
 
 
 def fit(
