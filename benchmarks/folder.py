@@ -40,7 +40,9 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=600)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sizes", default="64,128,224")
-    parser.add_argument("--train-sizes", default="64,128,224", help="at which whole trainings are measured, too; '' for none")
+    parser.add_argument(
+        "--train-sizes", default="64,128,224", help="at which whole trainings are measured, too; '' for none"
+    )
     parser.add_argument("--one", nargs=3, metavar=("WHO", "FOLDER", "SIZE"), help=argparse.SUPPRESS)
     parser.add_argument("--train", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
