@@ -308,7 +308,7 @@ def test_no_step_of_a_training_copies_the_images(monkeypatch: pytest.MonkeyPatch
     first, end = (int(each, 16) for each in where.split()[0].split("-"))
     assert first <= data.train.store.data_ptr() < end
     assert largest.seen < whole / 4
-    assert max(taken) < whole / 4
+    assert max(taken) < whole / 3, "a page of samples, a batch or a chunk"
 
 
 def test_nothing_is_written_into_the_folder() -> None:
