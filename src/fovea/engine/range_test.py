@@ -64,7 +64,7 @@ def range_test(
 def _train(
     config: RunConfig, loader: Loader, model: Model, precision: str, device: torch.device, display: Display
 ) -> tuple[list[float], list[float]]:
-    optimizer = build_optimizer(config.optim, model)
+    optimizer = build_optimizer(config.optim, model, config.lr_decay)
     scales = [None if group.get("own_lr") else group["lr"] / config.optim.lr for group in optimizer.param_groups]
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     backward = build_backward(config, model, precision, device, scaler)
