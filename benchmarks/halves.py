@@ -1,7 +1,7 @@
 """Half of CIFAR-10's classes, and few images of the other half: for EXPERIMENTS.md's figures of fine-tuning.
 
-    fovea train halves:first --plugin benchmarks/halves.py --recipe quick --epochs 6 --out first
-    fovea train halves:second:50 --plugin benchmarks/halves.py --weights first --freeze backbone
+fovea train halves:first --plugin benchmarks/halves.py --recipe quick --epochs 6 --out first
+fovea train halves:second:50 --plugin benchmarks/halves.py --weights first --freeze backbone
 """
 
 import torch

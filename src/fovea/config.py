@@ -80,10 +80,14 @@ class RunConfig(_Part):
     recipe: str
     data: DataConfig
     model: str
-    pretrained: str | None = None  # start from timm's weights: `hub`, or a .pth or .safetensors file of the same network
+    pretrained: str | None = (
+        None  # start from timm's weights: `hub`, or a .pth or .safetensors file of the same network
+    )
     weights: str | None = None  # start from another run, or from a .pth or .safetensors file that fits exactly
     freeze: FreezeConfig = FreezeConfig()
-    lr_decay: float = Field(1.0, gt=0, le=1)  # lr of each stage, over that of the next one above; the head has all of it
+    lr_decay: float = Field(
+        1.0, gt=0, le=1
+    )  # lr of each stage, over that of the next one above; the head has all of it
     standardize: bool = True  # by train mean and std; False: only rescaled to [-1, 1]
     augment: tuple[str, ...] = ()
     optim: OptimConfig = OptimConfig()

@@ -40,7 +40,10 @@ def train(
     out: Annotated[str | None, typer.Option(help="The run folder [runs/<data>-<recipe>].")] = None,
     pretrained: Annotated[
         str | None,
-        typer.Option(metavar="[FILE]", help="Start from timm's weights, of the hub's cache or of this file, for --model timm:NAME."),
+        typer.Option(
+            metavar="[FILE]",
+            help="Start from timm's weights, of the hub's cache or of this file, for --model timm:NAME.",
+        ),
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="Start from this run, or from a .pth or .safetensors file of the same network.")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fovea import registry
@@ -52,27 +51,38 @@ def with_start(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
         config = config.model_copy(update={"pretrained": None})
     named = "model" in values
     if config.pretrained is not None:
-        if not named and config.pretrained != HUB:
-            raise ConfigError(f"--pretrained {config.pretrained}: say with --model timm:NAME which network's weights these are")
-        if not named:
-            config = config.model_copy(update={"model": default_model(pick_device(config.device))})
-        pretrained_config(config.model)
-        if config.pretrained == HUB:
-            pretrained_file(config.model)
-        elif not Path(config.pretrained).is_file():
-            raise ConfigError(f"--pretrained: no file {config.pretrained}")
-    elif starts(config):
-        info = Run(str(config.weights)).info
-        if not named:
-            if info.model.partition(":")[0] not in registry.model.names():
-                raise RunError(
-                    f"{config.weights} needs the model '{info.model.partition(':')[0]}', which is not part of Fovea: give "
-                    "its file with --plugin, or another network with --model"
-                )
-            config = config.model_copy(update={"model": info.model})
+        config = _with_pretrained(config, config.pretrained, named)
+    elif config.weights is not None and Path(config.weights).is_dir():
+        config = _with_run(config, Run(config.weights), named)
     _check_freeze(config)
     # A head on fixed features sees them once, and is finished.
     return config.model_copy(update={"epochs": 1, "min_steps": 0}) if trains_head_only(config) else config
+
+
+def _with_pretrained(config: RunConfig, pretrained: str, named: bool) -> RunConfig:
+    if not named:
+        config = config.model_copy(update={"model": default_model(pick_device(config.device))})
+    pretrained_config(config.model)
+    if pretrained == HUB:
+        pretrained_file(config.model)
+    elif not named:
+        raise ConfigError(f"--pretrained {pretrained}: say with --model timm:NAME which network's weights these are")
+    elif not Path(pretrained).is_file():
+        raise ConfigError(f"--pretrained: no weights file {pretrained}")
+    return config
+
+
+def _with_run(config: RunConfig, run: Run, named: bool) -> RunConfig:
+    spec = run.info.model
+    name = spec.partition(":")[0]
+    if named:
+        return config
+    if name not in registry.model.names():
+        raise RunError(
+            f"{run.path} needs the model '{name}', which is not part of Fovea: give its file with --plugin, or another "
+            "network with --model"
+        )
+    return config.model_copy(update={"model": spec})
 
 
 def _check_freeze(config: RunConfig) -> None:
@@ -121,7 +131,9 @@ def take(model: Model, start: Start, classes: tuple[str, ...]) -> str:
         if not size:
             new.append(name)
     if not taken:
-        raise RunError(f"nothing in {start.where} fits the model: leave --model out, or name the network that it belongs to")
+        raise RunError(
+            f"nothing in {start.where} fits the model: leave --model out, or name the network that it belongs to"
+        )
     parts = [f"start from {start.where}: {taken:,} of {total:,} weights"]
     parts += [f"new: {few(new)}"] if new else []
     parts += [f"kept in the head: {few(kept)}"] if kept and set(classes) != set(start.classes or ()) else []
@@ -148,9 +160,10 @@ def head_of(model: Model, num_classes: int) -> nn.Linear | nn.Conv2d:
     """The layer that gives the logits. Raises ConfigError where there is no such layer, or not one alone."""
     last = set(map(id, model.by_depth()[-1]))
     for module in model.modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d)) and set(map(id, tensors_of(module))) == last:
-            if len(module.weight) == num_classes:
-                return module
+        if not isinstance(module, (nn.Linear, nn.Conv2d)) or len(module.weight) != num_classes:
+            continue
+        if set(map(id, tensors_of(module))) == last:
+            return module
     raise ConfigError(
         f"--freeze: no layer of {type(model).__name__} gives {num_classes} logits, so its head cannot be told from the rest: "
         "its by_depth() should end with the head; or give --freeze none"

@@ -32,7 +32,12 @@ _MAX_ITERATIONS = 200  # of L-BFGS; one strength begins where the stronger one b
 
 
 def fit_head(
-    run: Run, dataset: Dataset, model: Model, display: Display, on_epoch: OnEpoch | None = None, cost: Cost | None = None
+    run: Run,
+    dataset: Dataset,
+    model: Model,
+    display: Display,
+    on_epoch: OnEpoch | None = None,
+    cost: Cost | None = None,
 ) -> None:
     """Train the head of `model` on features that are computed once, and leave a run folder as any training does.
 
@@ -124,7 +129,9 @@ def _fit(
     apart = apart.repeat(len(train[1]) // num_images).to(train[1].device)
     most, rest = ((train[0][rows], train[1][rows]) for rows in (~apart, apart))
     chosen = best_head(most, rest, num_classes, with_bias, config.label_smoothing).strength
-    stronger = [strength for strength in STRENGTHS if strength >= chosen]  # the way there, each start from the one before
+    stronger = [
+        strength for strength in STRENGTHS if strength >= chosen
+    ]  # the way there, each start from the one before
     return best_head(train, train, num_classes, with_bias, config.label_smoothing, stronger)
 
 
@@ -241,4 +248,4 @@ def _minimize(
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    optimizer.step(closure)
+    optimizer.step(closure)  # type: ignore[no-untyped-call]

@@ -13,6 +13,7 @@ from fovea.data.loader import Loader
 from fovea.data.preprocess import Preprocess
 from fovea.data.types import Dataset
 from fovea.device import pick_device, reproducible
+from fovea.engine.finetune import Freezing
 from fovea.engine.gradients import build_backward
 from fovea.engine.progress import Display
 from fovea.errors import ConfigError
@@ -57,7 +58,9 @@ def range_test(
             dataset.train, preprocess, config.batch_size, device, config.seed, config.augment, shuffle=True,
             num_classes=len(dataset.classes),
         )  # fmt: skip
-        lrs, losses = _train(config, loader, model.to(device).train(), precision, device, display)
+        model.to(device).train()
+        Freezing(config.freeze, model, len(dataset.classes)).at(1)  # what is frozen to the end
+        lrs, losses = _train(config, loader, model, precision, device, display)
     return propose(lrs, losses, falls=build_schedule(config.schedule, 100)(99) < 0.5)
 
 

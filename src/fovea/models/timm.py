@@ -63,9 +63,10 @@ class TimmModel(Model):
         if not isinstance(head, (nn.Linear, nn.Conv2d)):
             kind = f"{type(head).__name__}, no one linear layer"
             raise ConfigError(f"the head of {type(self.network).__name__} is a {kind}: it cannot be told from the rest")
-        if not hasattr(self.network, "group_matcher"):
+        matcher: Any = getattr(self.network, "group_matcher", None)
+        if matcher is None:
             return super().by_depth()
-        depths = timm_library().models.group_parameters(self.network, self.network.group_matcher(coarse=False), reverse=True)
+        depths = timm_library().models.group_parameters(self.network, matcher(coarse=False), reverse=True)
         own = set(map(id, tensors_of(head)))
         stages: list[list[Tensor]] = [[] for _ in range(max(depths.values()) + 1)]
         for prefix, module in self.network.named_modules():
