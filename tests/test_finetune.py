@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -13,14 +12,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import fovea as package
-from fovea import registry
-from fovea.config import FreezeConfig, OptimConfig
+from fovea import api, registry
+from fovea.config import FreezeConfig, OptimConfig, RunConfig
 from fovea.engine.finetune import Freezing, Start, head_of, take
 from fovea.engine.head import best_head
+from fovea.engine.train import build
 from fovea.errors import ConfigError, RunError
 from fovea.models.base import Model, build_model
 from fovea.optim.build import build_optimizer
-from fovea.run import Run
+from fovea.run import ModelInfo, Run
 from test_bad_input import assert_refused, nothing_written
 from test_parts import SMALL
 
@@ -45,8 +45,6 @@ def test_every_models_tensors_stand_in_one_stage_each_and_its_head_is_the_last(n
     head.register_forward_hook(lambda module, inputs, output: given.append(output))
     logits = model.eval()(torch.rand(2, 3, 32, 32))
     assert torch.equal(given[0].flatten(1), logits)
-    # What lies in a lower stage is used no later: the input's gradient flows through all of them.
-    assert all(stage for stage in stages)
 
 
 def test_stages_of_a_network_as_one_would_draw_them() -> None:
@@ -90,6 +88,14 @@ def test_lr_decay_keeps_what_the_groups_say() -> None:
 
 
 # What is taken
+
+
+def begin(data: str, **options: object) -> tuple[RunConfig, dict[str, Tensor], ModelInfo, str]:
+    """Config, first weights, and what is said of them, without the training."""
+    config, _ = api.resolve(data, "finetune", **options)
+    said: list[str] = []
+    model, info = build(config, package.load_data(data), said.append)
+    return config, model.state_dict(), info, "\n".join(said)
 
 
 def start_of(model: Model, classes: tuple[str, ...]) -> Start:
@@ -137,20 +143,22 @@ def test_what_has_nothing_in_common_is_refused() -> None:
         take(new, start_of(old, ("a", "b", "c")), ("d", "e", "f", "g"))
 
 
-def test_a_run_goes_on_with_other_classes_size_and_channels(tiny_run: Path, fovea) -> None:
+def test_a_run_goes_on_with_other_classes_size_and_channels(tiny_run: Path) -> None:
     before = load_file(tiny_run / "weights" / "best.safetensors")
-    data = f"{OTHER}:channels=1:image_size=12"
-    result = fovea("train", data, "--weights", tiny_run, "--set", "epochs=0", "--set", "min_steps=0", "--out", "run")
-    assert result.code == 0
-    run = Run("run")
-    assert (run.config.recipe, run.config.model) == ("finetune", "convnet:width=8")
-    assert run.info.preprocess.mean == (pytest.approx(sum(Run(tiny_run).info.preprocess.mean) / 3),)
-    after = run.weights()
+    config, after, info, said = begin(f"{OTHER}:channels=1:image_size=20", weights=str(tiny_run))
+    assert config.model == "convnet:width=8"
+    assert info.preprocess.mean == (pytest.approx(sum(Run(tiny_run).info.preprocess.mean) / 3),)
+    assert info.preprocess.image_size == (20, 20)
     assert torch.equal(after["features.1.0.weight"], before["features.1.0.weight"])
     assert torch.allclose(after["features.0.0.weight"], before["features.0.0.weight"].sum(1, keepdim=True))
     assert torch.equal(after["head.weight"][:4], before["head.weight"])
-    assert "start from" in result.stdout
-    assert "kept in the head: class-0, class-1, class-2 and 1 more" in result.stdout
+    assert said.startswith(f"start from {tiny_run}: ")
+    assert said.endswith("; kept in the head: class-0, class-1, class-2 and 1 more")
+
+
+def test_larger_images_may_make_a_deeper_network_of_which_the_rest_is_new(tiny_run: Path) -> None:
+    _, _, _, said = begin(f"{OTHER}:image_size=32", weights=str(tiny_run))
+    assert "new: features.9.0.weight, features.9.1.weight, features.9.1.bias and " in said
 
 
 # timm's weights
@@ -184,23 +192,27 @@ def write_cached(cache: Path, name: str, filename: str = "model.safetensors") ->
     return state
 
 
-@pytest.mark.parametrize("filename", ["model.safetensors", "pytorch_model.bin"])
-def test_pretrained_weights_come_from_the_hubs_cache(hub_cache: Path, filename: str, fovea) -> None:
-    theirs = write_cached(hub_cache, "test_resnet.r160_in1k", filename)
-    result = fovea("train", OTHER, "--pretrained", "--model", "timm:test_resnet.r160_in1k:min_side=32", "--epochs", 0,
-                   "--device", "cpu", "--out", "run")  # fmt: skip
+def test_pretrained_weights_come_from_the_hubs_cache(hub_cache: Path, fovea) -> None:
+    from timm import get_pretrained_cfg
+
+    theirs = write_cached(hub_cache, "test_resnet.r160_in1k")
+    result = fovea("train", OTHER, "--model", "timm:test_resnet.r160_in1k:min_side=32", "--pretrained", "--freeze",
+                   "backbone", "--device", "cpu", "--out", "run")  # fmt: skip
     assert result.code == 0, result.stderr
     run = Run("run")
-    assert run.config.pretrained == "hub"
+    assert (run.config.recipe, run.config.pretrained) == ("finetune", "hub")
     assert "new: fc.weight, fc.bias" in result.stdout
     ours = run.weights()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items() if not name.startswith("fc."))
-    from timm import get_pretrained_cfg
-
     expected = get_pretrained_cfg("test_resnet.r160_in1k")
     assert (run.info.preprocess.mean, run.info.preprocess.std) == (expected.mean, expected.std)
-    assert fovea("evaluate", "run").code == 0
+
+
+def test_the_cache_may_hold_the_older_format(hub_cache: Path) -> None:
+    theirs = write_cached(hub_cache, "test_resnet.r160_in1k", "pytorch_model.bin")
+    _, ours, _, _ = begin(OTHER, model="timm:test_resnet:min_side=32", pretrained="hub")
+    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items() if not name.startswith("fc."))
 
 
 def test_a_file_is_taken_as_timm_takes_it(tmp_path: Path) -> None:
@@ -209,8 +221,7 @@ def test_a_file_is_taken_as_timm_takes_it(tmp_path: Path) -> None:
     file = tmp_path / "vit.safetensors"
     torch.manual_seed(3)
     save_file(timm.create_model("test_vit").state_dict(), file)
-    words = {"model": "timm:test_vit", "pretrained": str(file), "epochs": 0, "device": "cpu"}
-    ours = package.train(f"{OTHER}:channels=1", "finetune", tmp_path / "run", quiet=True, **words).weights()
+    _, ours, _, _ = begin(f"{OTHER}:channels=1", model="timm:test_vit", pretrained=str(file))
     theirs = timm.create_model(
         "test_vit", pretrained=True, pretrained_cfg_overlay={"file": str(file)}, num_classes=5, in_chans=1, img_size=128
     ).state_dict()
@@ -244,36 +255,28 @@ def test_frozen_stages_stay_as_they_are_and_thaw(tiny_run: Path, tmp_path: Path)
     assert not torch.equal(kept[1]["head.weight"], kept[0]["head.weight"])
     assert not any(torch.equal(kept[2][name], first[name]) for name in below)
     whole = {name: run.weights("last")[name].clone() for name in first}
-    # A run that was stopped in the frozen half, or the other, ends the same.
-    for epochs in (1, 3):
-        shutil.rmtree(path)
-        stop = StopAt(epochs)
-        with pytest.raises(KeyboardInterrupt):
-            package.train(
-                OTHER, "finetune", path, {"freeze.until": 0.5, "min_steps": 0}, quiet=True, weights=str(tiny_run),
-                epochs=4, batch_size=20, freeze="backbone", device="cpu", on_epoch=stop,
-            )  # fmt: skip
-        again = package.resume(path, quiet=True).weights("last")
-        assert all(torch.equal(again[name], tensor) for name, tensor in whole.items())
+    # A run that was stopped in the frozen half ends the same.
+    shutil.rmtree(path)
+    with pytest.raises(KeyboardInterrupt):
+        package.train(
+            OTHER, "finetune", path, {"freeze.until": 0.5, "min_steps": 0}, quiet=True, weights=str(tiny_run),
+            epochs=4, batch_size=20, freeze="backbone", device="cpu", on_epoch=stop_after_one,
+        )  # fmt: skip
+    again = package.resume(path, quiet=True).weights("last")
+    assert all(torch.equal(again[name], tensor) for name, tensor in whole.items())
 
 
-class StopAt:
-    """Ctrl-C after some epochs."""
-
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
-
-    def __call__(self, record: dict[str, object]) -> None:
-        if record["epoch"] == self.epochs:
-            raise KeyboardInterrupt
+def stop_after_one(record: dict[str, object]) -> None:
+    raise KeyboardInterrupt
 
 
-def test_a_number_freezes_so_many_stages(tiny_run: Path, tmp_path: Path) -> None:
-    options = {"epochs": 1, "batch_size": 20, "device": "cpu", "weights": str(tiny_run), "freeze": "2"}
-    after = package.train(OTHER, "finetune", tmp_path / "run", {"min_steps": 0}, quiet=True, **options).weights("last")
-    first = Run(tiny_run).weights()
-    same = {name for name in first if torch.equal(after[name], first[name])}
-    assert same == {name for name in first if name.startswith(("features.0.", "features.1."))}
+def test_a_number_freezes_so_many_stages() -> None:
+    model = build_model("convnet:width=4", 3, 3, (16, 16)).train()
+    Freezing(FreezeConfig(what="2"), model, 3).at(0.999)
+    lower = ("features.0", "features.1")
+    assert {name.startswith(lower) for name, p in model.named_parameters() if not p.requires_grad} == {True}
+    assert {name.startswith(lower) for name, p in model.named_parameters() if p.requires_grad} == {False}
+    assert all(m.training != name.startswith(lower) for name, m in model.named_modules())
 
 
 def test_what_is_frozen_draws_nothing_at_random() -> None:
@@ -299,7 +302,8 @@ def test_frozen_from_the_start_stays_frozen_after_the_thaw() -> None:
 # A head on features
 
 
-def test_the_head_is_logistic_regression() -> None:
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_the_head_is_logistic_regression(with_bias: bool) -> None:
     """Against scikit-learn, at one strength, on features of different scales."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -308,9 +312,13 @@ def test_the_head_is_logistic_regression() -> None:
     labels = torch.arange(120) % 3
     features = torch.randn(120, 6, generator=generator) + F.one_hot(labels, 6)
     features = features * torch.tensor([1.0, 10, 0.1, 1, 1, 1]) + 5
-    found = best_head((features, labels), (features, labels), 3, True, 0.0, strengths=[0.05])
-    scaled = StandardScaler().fit_transform(features.numpy())
-    theirs = LogisticRegression(C=1 / (0.05 * 120), tol=1e-8, max_iter=1000).fit(scaled, labels.numpy())
+    found = best_head((features, labels), (features, labels), 3, with_bias, 0.0, strengths=[0.05])
+    scaled = (
+        StandardScaler().fit_transform(features) if with_bias else (features / features.square().mean(0).sqrt()).numpy()
+    )
+    oracle = LogisticRegression(C=1 / (0.05 * 120), tol=1e-8, max_iter=1000, fit_intercept=with_bias)
+    theirs = oracle.fit(scaled, labels.numpy())
+    assert (found.bias is not None) == with_bias
     ours = F.linear(features, found.weight, found.bias).softmax(1)
     assert torch.allclose(ours, torch.tensor(theirs.predict_proba(scaled)).float(), atol=1e-3)
 
@@ -329,10 +337,23 @@ def test_the_strength_is_chosen_on_val() -> None:
     assert losses[0.001] > 1.2 * chosen.measure(*val)[0], "or there is nothing to choose"
 
 
-@pytest.mark.parametrize("val_fraction", [0.2, 0])
-def test_a_frozen_backbone_trains_its_head_alone(tiny_run: Path, fovea, val_fraction: float) -> None:
+def test_without_val_a_fifth_of_train_chooses_and_all_of_it_is_learned_from() -> None:
+    from fovea.engine.head import _fit
+    from fovea.recipes.finetune import finetune
+
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(100) % 2
+    features = torch.randn(100, 20, generator=generator) + 0.8 * labels[:, None] * (torch.arange(20) < 5)
+    both = torch.cat([features, features.flip(1)]), labels.repeat(2)  # an image and its mirror
+    found = _fit(both, None, 100, 2, True, finetune("any"))
+    again = best_head(both, both, 2, True, 0.0, [found.strength])
+    assert found.strength > 1e-3, "the weakest learns the images by heart"
+    assert torch.allclose(found.weight, again.weight, atol=1e-2)
+
+
+def test_a_frozen_backbone_trains_its_head_alone(tiny_run: Path, fovea) -> None:
     result = fovea("train", OTHER, "--weights", tiny_run, "--freeze", "backbone", "--augment", "mirror,shift:2",
-                   "--val-fraction", val_fraction, "--device", "cpu", "--out", "run")  # fmt: skip
+                   "--val-fraction", 0.2, "--device", "cpu", "--out", "run")  # fmt: skip
     assert result.code == 0, result.stderr
     assert "not used: shift:2, epochs, lr" in result.stdout
     run, first = Run("run"), Run(tiny_run).weights()
@@ -340,32 +361,14 @@ def test_a_frozen_backbone_trains_its_head_alone(tiny_run: Path, fovea, val_frac
     assert all(torch.equal(after[name], first[name]) for name in first if not name.startswith("head"))
     assert run.metrics["accuracy"] > 0.9
     (row,) = run.results
-    assert (tiny_run / "report.html").is_file()
-    if val_fraction:
-        found = json.loads(fovea("evaluate", "run", "--split", "val", "--json").stdout)
-        assert float(row["val_accuracy"]) == pytest.approx(found["accuracy"], abs=1e-5)
-        assert float(row["val_loss"]) == pytest.approx(found["loss"], abs=1e-4)
-    before = (run.path / "weights" / "best.safetensors").read_bytes()
-    assert fovea("train", "--resume", "run").code == 0
-    assert (run.path / "weights" / "best.safetensors").read_bytes() == before
-
-
-def test_a_head_without_bias_and_one_class_alone_in_val(tmp_path: Path) -> None:
-    """The record network's head has no bias; its features are scaled, not centered."""
-    spec = "record:widths=8/8/8:depths=1/1/1"
-    options = {"device": "cpu", "model": spec, "epochs": 1, "batch_size": 20, "val_fraction": 0}
-    package.train("synthetic:num_images=100", out=tmp_path / "first", quiet=True, **options)
-    run = package.train(
-        OTHER,
-        "finetune",
-        tmp_path / "run",
-        quiet=True,
-        weights=str(tmp_path / "first"),
-        freeze="backbone",
-        device="cpu",
-    )
-    assert "head.bias" not in run.weights()
-    assert run.metrics["accuracy"] > 0.6
+    dataset = package.load_data(OTHER, val_fraction=0.2)
+    logits = package.load(run).logits(dataset.splits["val"].images)
+    labels = dataset.splits["val"].labels
+    assert float(row["val_accuracy"]) == pytest.approx((logits.argmax(1) == labels).double().mean().item(), abs=1e-5)
+    assert float(row["val_loss"]) == pytest.approx(F.cross_entropy(logits, labels).item(), abs=1e-4)
+    stamp = (run.path / "weights" / "best.safetensors").stat().st_mtime_ns
+    package.resume(run, quiet=True)
+    assert (run.path / "weights" / "best.safetensors").stat().st_mtime_ns == stamp
 
 
 def test_a_network_that_does_more_after_its_last_layer_is_told() -> None:
@@ -391,38 +394,16 @@ def test_a_network_that_does_more_after_its_last_layer_is_told() -> None:
 # Bad input
 
 
-PLUGIN = """
-from torch import nn
-from fovea.models.base import Model
-from fovea.registry import model
-
-
-class Two(Model):
-    def __init__(self, inputs, classes):
-        super().__init__()
-        self.head, self.hidden = nn.Linear(8, classes), nn.Linear(inputs, 8)
-
-    def forward(self, images):
-        return self.head(self.hidden(images.flatten(1)))
-
-
-@model
-def two(num_classes, channels, image_size):
-    \"\"\"Its head is registered first.\"\"\"
-    return Two(channels * image_size[0] * image_size[1], num_classes)
-"""
-
-
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
         (["--pretrained", "--model", "resnet:20"], ["'resnet'", "timm:", "--weights RUN"]),
         (["--pretrained", "--model", "timm:test_resnet", "--weights", "tiny"], ["--pretrained", "--weights", "one"]),
-        (["--pretrained", "--model", "timm:resnet999"], ["'resnet999'", "did you mean"]),
+        (["--pretrained", "--model", "timm:resnet999"], ["'resnet999'", "timm.list_pretrained()"]),
         (["--pretrained", "no.pth", "--model", "timm:test_resnet"], ["no weights file no.pth"]),
         (["--pretrained", "other.safetensors"], ["other.safetensors", "--model timm:NAME"]),
         (["--pretrained", "other.safetensors", "--model", "timm:test_resnet"],
-         ["other.safetensors", "lacks", "conv1.0.weight", "more", "has", "cls_token"]),
+         ["other.safetensors", "lacks bn1.bias", "more", "has blocks.0"]),
         (["--pretrained", "damaged.safetensors", "--model", "timm:test_resnet"], ["damaged.safetensors", "cut short"]),
         (["--freeze", "backbone"], ["--freeze backbone", "--pretrained", "--weights RUN"]),
         (["--weights", "tiny", "--freeze", "heads"], ["--freeze heads", "backbone", "none", "number"]),
@@ -445,16 +426,29 @@ def test_bad_starts(words: list[str], parts: list[str], tiny_run: Path, fovea) -
         assert_refused(fovea("train", OTHER, *words, *SHORT), *parts)
 
 
-def test_a_run_of_a_plugins_model_needs_the_plugin(own_registry: None, fovea, monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("two.py").write_text(PLUGIN)
-    words = ["--weights", "first", "--device", "cpu", "--freeze", "backbone", "--out", "run"]
-    assert fovea("train", OTHER, "--model", "two", "--plugin", "two.py", "--epochs", 1, "--out", "first").code == 0
-    # Its last registered layer gives no logits: the head cannot be found.
-    assert_refused(fovea("train", OTHER, *words, "--plugin", "two.py"), "Two", "5 logits", "by_depth", "--freeze none")
-    for attribute in ("_parts", "_entries"):
-        kept = {k: v for k, v in getattr(registry.model, attribute).items() if k != "two"}
-        monkeypatch.setattr(registry.model, attribute, kept)
-    assert_refused(fovea("train", OTHER, *words), "first needs the model 'two'", "--plugin", "--model")
+def test_a_run_of_a_plugins_model_needs_the_plugin(tiny_run: Path, fovea) -> None:
+    path = tiny_run / "model.json"
+    path.write_text(path.read_text().replace("convnet:width=8", "two:width=8"))
+    assert_refused(fovea("train", OTHER, "--weights", tiny_run, *SHORT), "needs the model 'two'", "--plugin", "--model")
+
+
+def test_a_head_that_was_not_registered_last_must_be_named() -> None:
+    class Two(Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.hidden = nn.Linear(8, 5), nn.Linear(48, 8)
+
+    with pytest.raises(ConfigError, match="no layer of Two gives 5 logits.*by_depth.*--freeze none"):
+        head_of(Two(), 5)
+
+    class Named(Two):
+        def by_depth(self) -> list[list[Tensor]]:
+            return [list(self.hidden.parameters()), list(self.head.parameters())]
+
+    named = Named()
+    assert head_of(named, 5) is named.head
+    with pytest.raises(ConfigError, match="Model has no layer that gives the logits: override by_depth"):
+        Model().by_depth()
 
 
 def test_a_damaged_run_is_named(tiny_run: Path, fovea) -> None:
