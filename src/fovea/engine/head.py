@@ -27,6 +27,7 @@ _AT_ONCE = 2000  # images between two moves of the progress bar
 _MIRROR = "mirror"
 # Of half the sum of squares, beside the mean loss, on features of variance 1: from far too much to hardly any.
 STRENGTHS = [10 ** (exponent / 2) for exponent in range(1, -13, -1)]
+_FEW = 2**20  # numbers, below which the two threads of an operation wait for each other longer than they compute
 _PATIENCE = 3  # strengths that do worse on val, after which weaker ones are not tried
 _MAX_ITERATIONS = 200  # of L-BFGS; one strength begins where the stronger one before it ended
 
@@ -88,6 +89,8 @@ def _fit_head(
     display.say(f"features of {total:,} views in {time.perf_counter() - begun:.1f} s, {found['train'].shape[1]} each")
 
     labels = dataset.train.labels.repeat(len(views))
+    if found["train"].numel() < _FEW:
+        torch.set_num_threads(1)  # until `reproducible` ends
     train = (found["train"].to(device), labels.to(device))
     val = (found["val"].to(device), dataset.splits["val"].labels.to(device)) if "val" in found else None
     fitted = _fit(train, val, len(dataset.train), len(dataset.classes), head.bias is not None, config)

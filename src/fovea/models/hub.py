@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from fovea import registry
 from fovea.errors import ConfigError
 from fovea.models.timm import timm_library
 
@@ -24,13 +25,13 @@ def default_model(device: torch.device) -> str:
 
 def pretrained_config(spec: str) -> Any:
     """What timm knows of the weights of `timm:NAME`. Raises ConfigError where there are none."""
-    family, _, rest = spec.partition(":")
-    name = rest.partition(":")[0].removeprefix("name=")
+    family = spec.partition(":")[0]
     if family != "timm":
         raise ConfigError(
             f"--pretrained: model '{family}' has no pretrained weights; take one of timm's, such as --model "
             f"{_DEFAULTS['cpu']}, or start from a run of your own with --weights RUN"
         )
+    name = registry.model.bind(spec, num_given=3)[1]["name"]
     found = timm_library().get_pretrained_cfg(name, allow_unregistered=True)
     if found is None or not found.has_weights:
         others = timm_library().list_pretrained(f"{name.partition('.')[0]}*")[:3]
