@@ -128,7 +128,7 @@ class TrainCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Give it one, unless a weights file follows."""
         words = []
-        for word, following in zip(args, [*args[1:], ""], strict=True):
+        for word, following in zip(args, [*args[1:], ""], strict=False):
             alone = word == "--pretrained" and Path(following).suffix not in WEIGHTS_SUFFIXES
             words.append("--pretrained=hub" if alone else word)
         return super().parse_args(ctx, words)
