@@ -28,6 +28,8 @@ from fovea.data.types import Dataset
 from fovea.device import describe, hardware, memory_errors, pick_device, pick_precision
 from fovea.engine.cost import Cost
 from fovea.engine.evaluate import evaluate_split, untrained_model
+from fovea.engine.finetune import trains_head_only, with_start
+from fovea.engine.head import fit_head
 from fovea.engine.progress import Display
 from fovea.engine.train import OnEpoch, build, fit
 from fovea.engine.views import views_of
@@ -41,6 +43,7 @@ from fovea.uses.predict import Classifier
 from fovea.uses.report import draw_charts, draw_pictures, write_report
 
 DEFAULT_RECIPE = "simple"
+DEFAULT_START_RECIPE = "finetune"  # where the training starts from pretrained weights or another run's
 
 
 def load_data(name: str, display: Display | None = None, **options: Any) -> Dataset:
@@ -81,6 +84,7 @@ def resolve(
     config: RunConfig = registry.recipe.get(recipe)(name)
     config = config.with_values(with_habits(config, values))
     # What cannot work says so before anything is loaded or written.
+    config = with_start(config, values)
     config = config.model_copy(update={"precision": pick_precision(config.precision, pick_device(config.device))})
     check_optimizer(config.optim, given=values)
     build_schedule(config.schedule, num_steps=1)
@@ -102,7 +106,7 @@ def train_config(
     device = pick_device(config.device)
     cost = Cost(device)
     with memory_errors(f"for model '{config.model}'", "try a smaller --model or --image-size"):
-        model, info = build(config, dataset)
+        model, info = build(config, dataset, display.say)
     info = replace(info, flops=flops_if_countable(model, dataset.channels, dataset.image_size))
     if info.flops is not None:
         display.say(f"{config.model}: {flops_text(info.flops)} for a forward pass of one image")
@@ -193,7 +197,7 @@ def _train_into(
     run: Run, dataset: Dataset, model: Model, display: Display, on_epoch: OnEpoch | None, cost: Cost
 ) -> Run:
     try:
-        fit(run, dataset, model, display, on_epoch, cost)
+        (fit_head if trains_head_only(run.config) else fit)(run, dataset, model, display, on_epoch, cost)
         if "test" in dataset.splits:
             evaluate_split(run, dataset, "test", pick_device(run.config.device), run.path)
             draw_pictures(run, dataset)

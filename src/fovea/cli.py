@@ -26,7 +26,7 @@ from fovea.options import (
     Views,
 )
 from fovea.program import display_for, load_plugins, print_json, show_comparison
-from fovea.train_command import train
+from fovea.train_command import TrainCommand, train
 
 app = typer.Typer(
     name="fovea", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -99,7 +99,7 @@ def inspect(
     print("pictures: " + ", ".join(str(path) for path in written))
 
 
-app.command()(train)
+app.command(cls=TrainCommand)(train)
 
 
 @app.command()

@@ -82,13 +82,28 @@ class SmallFirstConfig(_Part):
     scale: float = Field(0.5, gt=0, lt=1)  # of both sides
 
 
+class FreezeConfig(_Part):
+    """What stays as it was learned elsewhere, where a training starts from pretrained weights or another run's."""
+
+    what: str = "none"  # none, backbone (all but the head), or how many stages, counted from the input
+    until: float = Field(1.0, gt=0, le=1)  # the fraction of all steps for which it is frozen
+    cached: bool = True  # a backbone that stays frozen computes its features once, and only the head is trained on them
+
+
 class RunConfig(_Part):
     """One run: `config.yaml` is exactly this."""
 
     recipe: str
     data: DataConfig
     model: str
-    weights: str | None = None  # a .pth or .safetensors file to start from
+    pretrained: str | None = (
+        None  # start from timm's weights: `hub`, or a .pth or .safetensors file of the same network
+    )
+    weights: str | None = None  # start from another run, or from a .pth or .safetensors file that fits exactly
+    freeze: FreezeConfig = FreezeConfig()
+    lr_decay: float = Field(
+        1.0, gt=0, le=1
+    )  # lr of each stage, over that of the next one above; the head has all of it
     standardize: bool = True  # by train mean and std; False: only rescaled to [-1, 1]
     augment: tuple[str, ...] = ()
     optim: OptimConfig = OptimConfig()
@@ -146,7 +161,7 @@ class RunConfig(_Part):
 # config.yaml, so that a file cut short does not pass for an old one.)
 _BEFORE = {
     "ema": EmaConfig().model_dump(), "small_first": SmallFirstConfig().model_dump(), "part_size": 0, "views": "one",
-    "precision": "fp32",
+    "precision": "fp32", "pretrained": None, "freeze": FreezeConfig().model_dump(), "lr_decay": 1.0,
     "data": {"columns": [], "group": None, "split_file": None, "folds": 0, "fold": None, "resize": "crop"},
 }  # fmt: skip
 
@@ -157,7 +172,7 @@ EVERYDAY = {
     "schedule": "schedule.name", "seed": "seed", "device": "device", "data_dir": "data.data_dir",
     "image_size": "data.image_size", "val_fraction": "data.val_fraction", "views": "views", "precision": "precision",
     "skip_bad": "data.skip_bad", "columns": "data.columns", "group": "data.group", "split": "data.split_file",
-    "resize": "data.resize",
+    "resize": "data.resize", "pretrained": "pretrained", "freeze": "freeze.what",
 }  # fmt: skip
 
 

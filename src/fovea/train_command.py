@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from fovea.errors import ConfigError
 from fovea.options import (
@@ -25,6 +26,8 @@ from fovea.options import (
     Views,
 )
 from fovea.program import display_for, load_plugins, print_json, show_comparison
+
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 def train(
@@ -55,7 +58,19 @@ def train(
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
     out: Annotated[str | None, typer.Option(help="The run folder [runs/<data>-<recipe>].")] = None,
-    weights: Annotated[str | None, typer.Option(help="A .pth or .safetensors file to start from.")] = None,
+    pretrained: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[FILE]",
+            help="Start from timm's weights, of the hub's cache or of this file, for --model timm:NAME.",
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Start from this run, or from a .pth or .safetensors file of the same network.")
+    ] = None,
+    freeze: Annotated[
+        str | None, typer.Option(help="Keep as it was: backbone (train the head alone), a number of stages, or none.")
+    ] = None,
     data_dir: DataDir = None,
     image_size: ImageSize = None,
     resize: Resize = None,
@@ -89,7 +104,7 @@ def train(
     everyday: dict[str, Any] = {
         "model": model, "epochs": epochs, "batch_size": batch_size, "optimizer": optimizer, "lr": lr,
         "momentum": momentum, "weight_decay": weight_decay, "schedule": schedule, "augment": augment, "seed": seed,
-        "device": device, "weights": weights, "data_dir": data_dir, "image_size": image_size, "val_fraction": val_fraction,
+        "device": device, "pretrained": pretrained, "weights": weights, "freeze": freeze, "data_dir": data_dir, "image_size": image_size, "val_fraction": val_fraction,
         "views": views, "precision": precision, "skip_bad": skip_bad or None,
         "columns": columns, "group": group, "split": split, "resize": resize,
     }  # fmt: skip
@@ -115,7 +130,9 @@ def train(
     from fovea.uses.tables import accuracy_line, cost_line
 
     display = display_for(as_json)
-    chosen, overrides = recipe or api.DEFAULT_RECIPE, parse_settings(settings or [])
+    goes_on = pretrained is not None or (weights is not None and Path(weights).is_dir())
+    default = api.DEFAULT_START_RECIPE if goes_on else api.DEFAULT_RECIPE
+    chosen, overrides = recipe or default, parse_settings(settings or [])
     if find_lr:
         _find_lr(str(data), chosen, overrides, display, as_json, everyday)
         return
@@ -141,6 +158,18 @@ def train(
     print(cost_line(run.cost))
     print(f"run: {run.path}")
     print(f"report: {run.path / 'report.html'}")
+
+
+class TrainCommand(TyperCommand):
+    """`train`, whose --pretrained may stand without a value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give it one, unless a weights file follows."""
+        words = []
+        for word, following in zip(args, [*args[1:], ""], strict=False):
+            alone = word == "--pretrained" and Path(following).suffix not in WEIGHTS_SUFFIXES
+            words.append("--pretrained=hub" if alone else word)
+        return super().parse_args(ctx, words)
 
 
 def _find_lr(

@@ -13,6 +13,7 @@ from fovea.data.loader import Loader
 from fovea.data.preprocess import Preprocess
 from fovea.data.types import Dataset
 from fovea.device import pick_device, reproducible
+from fovea.engine.finetune import Freezing
 from fovea.engine.gradients import build_backward
 from fovea.engine.progress import Display
 from fovea.errors import ConfigError
@@ -57,14 +58,16 @@ def range_test(
             dataset.train, preprocess, config.batch_size, device, config.seed, config.augment, shuffle=True,
             num_classes=len(dataset.classes),
         )  # fmt: skip
-        lrs, losses = _train(config, loader, model.to(device).train(), precision, device, display)
+        model.to(device).train()
+        Freezing(config.freeze, model, len(dataset.classes)).at(1)  # what is frozen to the end
+        lrs, losses = _train(config, loader, model, precision, device, display)
     return propose(lrs, losses, falls=build_schedule(config.schedule, 100)(99) < 0.5)
 
 
 def _train(
     config: RunConfig, loader: Loader, model: Model, precision: str, device: torch.device, display: Display
 ) -> tuple[list[float], list[float]]:
-    optimizer = build_optimizer(config.optim, model)
+    optimizer = build_optimizer(config.optim, model, config.lr_decay)
     scales = [None if group.get("own_lr") else group["lr"] / config.optim.lr for group in optimizer.param_groups]
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     backward = build_backward(config, model, precision, device, scaler)

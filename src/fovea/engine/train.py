@@ -27,6 +27,7 @@ from fovea.device import (
 )
 from fovea.engine.cost import Cost
 from fovea.engine.evaluate import infer
+from fovea.engine.finetune import Freezing, read_start, take
 from fovea.engine.gradients import build_backward, check_parts
 from fovea.engine.progress import Display
 from fovea.engine.small_first import check_small_first, shrink
@@ -41,21 +42,33 @@ AUTO_LOGS_PER_EPOCH = 6
 OnEpoch = Callable[[dict[str, Any]], None]
 
 
-def build(config: RunConfig, dataset: Dataset) -> tuple[Model, ModelInfo]:
-    """The network with its first weights, and all that a later program must know of it. Raises FoveaError."""
+def build(
+    config: RunConfig, dataset: Dataset, say: Callable[[str], object] = lambda text: None
+) -> tuple[Model, ModelInfo]:
+    """The network with its first weights, and all that a later program must know of it. Raises FoveaError.
+
+    `say` is told which weights were taken, where they do not begin anew.
+    """
     with torch.random.fork_rng([]):  # the caller's random numbers stay as they were
         torch.manual_seed(config.seed)
         model = build_model(config.model, len(dataset.classes), dataset.channels, dataset.image_size)
     check_parts(config.part_size, model)
     check_small_first(config.small_first, model, dataset.channels, dataset.image_size)
     half = (0.5,) * dataset.channels  # [0, 1] to [-1, 1], the note's transform
-    mean, std = statistics(dataset.train) if config.standardize else (half, half)
+    start = read_start(config)
+    if start is not None:  # a network goes on seeing what it has learned to see
+        mean, std = start.statistics(dataset.channels)
+    else:
+        mean, std = statistics(dataset.train) if config.standardize else (half, half)
     preprocess = Preprocess(dataset.image_size, dataset.channels, mean, std, dataset.config.resize)
-    if config.weights:
+    if config.weights and start is None:
         load_weights(model, read_weights(config.weights), config.weights)
     else:
         first = to_unit(dataset.train.pick(torch.arange(min(_num_first(dataset.image_size), len(dataset.train)))))
         model.init_from_data(preprocess.standardizer(first.device)(first))
+    if start is not None:
+        say(take(model, start, dataset.classes))
+    Freezing(config.freeze, model, len(dataset.classes))  # what it cannot freeze is told before there is a run folder
     precision = pick_precision(config.precision, pick_device(config.device))
     spec = registry.model.resolve(config.model, 3)
     return model, ModelInfo(spec, dataset.classes, preprocess, num_parameters(model), config.views, precision)
@@ -97,7 +110,8 @@ def _fit(
         dataset.train, preprocess, config.batch_size, device, config.seed, config.augment, shuffle=True,
         num_classes=len(dataset.classes),
     )  # fmt: skip
-    optimizer = build_optimizer(config.optim, model)
+    optimizer = build_optimizer(config.optim, model, config.lr_decay)
+    freezing = Freezing(config.freeze, model, len(dataset.classes))
     highest_lrs = [group["lr"] for group in optimizer.param_groups]
     num_steps = len(loader) * config.epochs
     lr_factor = build_schedule(config.schedule, num_steps)
@@ -121,6 +135,7 @@ def _fit(
             total_steps = (epoch - 1) * len(loader) + step
             factor = lr_factor(total_steps - 1)
             set_lr(optimizer, highest_lrs, factor)
+            freezing.at((total_steps - 1) / num_steps)
 
             if total_steps <= config.small_first.until * num_steps:
                 images = shrink(images, config.small_first.scale)

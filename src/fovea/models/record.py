@@ -50,7 +50,7 @@ class Record(Model):
                 before = width
         self.stages = nn.Sequential(*layers)
         self.head = nn.Linear(before, num_classes, bias=False)
-        # The record's head learns 12.6 times as fast as its biases; the same, as a factor of its output (SGD moves it
+        # The record's head learns 12.6 times as fast as its biases; the same, as a factor of its input (SGD moves it
         # by the square), with weights that begin so much smaller.
         gain = math.sqrt(0.67 / 0.053)
         nn.init.normal_(self.head.weight, std=1 / gain)
@@ -60,7 +60,7 @@ class Record(Model):
         """`(B, C, H, W)` to `(B, K)` logits."""
         x = self.whiten(images.contiguous(memory_format=torch.channels_last)) + self.bias[:, None, None]
         x = self.stages(x)
-        logits: Tensor = self.head(torch.amax(x, dim=(2, 3))) * self._scale
+        logits: Tensor = self.head(torch.amax(x, dim=(2, 3)) * self._scale)
         return logits
 
     def init_from_data(self, images: Tensor) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from fovea import api
 from fovea.data.types import Dataset
 from fovea.device import memory_errors
+from fovea.engine.finetune import trains_head_only
 from fovea.engine.progress import Display
 from fovea.engine.range_test import LrRange, range_test
 from fovea.engine.train import build
@@ -30,6 +31,8 @@ def find_lr(
     if options.get("lr") is not None or "optim.lr" in (settings or {}):
         raise ConfigError("--find-lr looks for lr: give it none")
     config, loaded = api.resolve(data, recipe, settings, **options)
+    if trains_head_only(config):
+        raise ConfigError("--find-lr: a head on a backbone that stays frozen is found without lr; train it")
     display = display or Display(quiet=quiet)
     dataset = loaded or api.load_data(config.data.name, display, **config.data.model_dump(exclude={"name"}))
     display.say(str(dataset))

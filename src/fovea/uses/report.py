@@ -11,6 +11,7 @@ import jinja2
 import torch
 
 from fovea import files
+from fovea.config import RunConfig
 from fovea.data.splits import how_split
 from fovea.data.types import Dataset
 from fovea.engine.evaluate import match_classes
@@ -154,11 +155,21 @@ def _costs(cost: dict[str, Any]) -> list[tuple[str, str]]:
     return shown + ([("peak memory", f"{cost['peak_memory_mb']:,.0f} MB")] if cost.get("peak_memory_mb") else [])
 
 
+def _start(config: RunConfig) -> list[tuple[str, str]]:
+    """What a training that did not begin anew began with."""
+    weights = config.pretrained or config.weights
+    if weights is None:
+        return []
+    until = f", for the first {100 * config.freeze.until:.0f} % of the steps" if config.freeze.until < 1 else ""
+    frozen = [("freeze", f"{config.freeze.what}{until}")] if config.freeze.what != "none" else []
+    return [("pretrained" if config.pretrained else "weights", weights), *frozen, ("lr_decay", f"{config.lr_decay:g}")]
+
+
 def _settings(run: Run) -> list[tuple[str, str]]:
     """The settings that matter to a reader, named as --set names them."""
     config = run.config
     return [
-        ("recipe", config.recipe), ("model", config.model), ("epochs", str(config.epochs)),
+        ("recipe", config.recipe), ("model", config.model), *_start(config), ("epochs", str(config.epochs)),
         ("batch_size", str(config.batch_size)), ("optim.name", config.optim.name), ("optim.lr", f"{config.optim.lr:g}"),
         ("optim.momentum", f"{config.optim.momentum:g}"), ("optim.weight_decay", f"{config.optim.weight_decay:g}"),
         ("schedule.name", config.schedule.name), ("ema.span", f"{config.ema.span:g}" if config.ema.span else "none"), ("augment", ", ".join(config.augment) or "none"),
