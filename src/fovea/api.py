@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import math
-import platform
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime, timezone
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +19,22 @@ from fovea.data.loader import Loader, build_augmentations, mixing
 from fovea.data.prepare import prepare
 from fovea.data.splits import HeldOut, split_off
 from fovea.data.types import Dataset
-from fovea.device import describe, hardware, memory_errors, pick_device, pick_precision
+from fovea.device import describe, memory_errors, pick_device, pick_precision
 from fovea.engine.cost import Cost
 from fovea.engine.evaluate import evaluate_split, untrained_model
 from fovea.engine.progress import Display
 from fovea.engine.train import OnEpoch, build, fit
 from fovea.engine.views import views_of
+from fovea.environment import environment
 from fovea.errors import ConfigError, OutOfMemory, RunError, nearest
 from fovea.models.base import Model
 from fovea.models.cost import flops_if_countable, flops_text
 from fovea.optim.build import check_optimizer, with_habits
 from fovea.optim.schedules import build_schedule
+from fovea.plan import AUTO, Facts, before, plan
 from fovea.run import ModelInfo, Run, create_run
 from fovea.uses.predict import Classifier
 from fovea.uses.report import draw_charts, draw_pictures, write_report
-
-DEFAULT_RECIPE = "simple"
 
 
 def load_data(name: str, display: Display | None = None, **options: Any) -> Dataset:
@@ -48,50 +43,63 @@ def load_data(name: str, display: Display | None = None, **options: Any) -> Data
 
 
 def train(
-    data: str | Dataset, recipe: str = DEFAULT_RECIPE, out: str | Path | None = None,
+    data: str | Dataset, recipe: str | None = None, out: str | Path | None = None,
     settings: Mapping[str, Any] | None = None, quiet: bool = False, on_epoch: OnEpoch | None = None,
     display: Display | None = None, **options: Any,
 ) -> Run:  # fmt: skip
-    """Train by a recipe, evaluate once on test, write the report; returns the run.
+    """Train, evaluate once on test, write the report; returns the run.
 
     Args:
         data: a name, a folder, or what `load_data` returned; a val split is drawn where the recipe wants one.
+        recipe: None (or `auto`): settings that suit the data, and why, are said at the start.
         out: the run folder; by default runs/<data>-<recipe>, numbered where that is taken.
         settings: `{"optim.nesterov": True}`: any field of the config by its path.
         on_epoch: called with each row of results.csv.
         options: the everyday settings by name (epochs, batch_size, lr, model, augment, ...).
     """
-    config, loaded = resolve(data, recipe, settings, **options)
-    folder = None if out is None else str(out)
     display = display or Display(quiet=quiet)
-    return train_config(config, loaded, folder, display, on_epoch)
+    config, dataset = resolve(data, recipe, settings, display, **options)
+    return train_config(config, dataset, None if out is None else str(out), display, on_epoch)
 
 
 def resolve(
-    data: str | Dataset, recipe: str = DEFAULT_RECIPE, settings: Mapping[str, Any] | None = None, **options: Any
-) -> tuple[RunConfig, Dataset | None]:
-    """The config that a recipe and settings make, and the data set where it was given loaded. Raises ConfigError."""
+    data: str | Dataset, recipe: str | None, settings: Mapping[str, Any] | None, display: Display, **options: Any
+) -> tuple[RunConfig, Dataset]:
+    """The config that a recipe, or the plan for this data, and settings make, and the data. Raises FoveaError."""
     values = {**everyday_settings(**options), **(settings or {})}
-    name = data if isinstance(data, str) else data.name
-    if "epochs" in values:
+    if "minutes" in values and "epochs" in values:
+        raise ConfigError("--minutes and --epochs both say when the training ends: give one of them")
+    if "minutes" in values:
+        values = {"epochs": None, **values}
+    if "minutes" in values or "epochs" in values:
         values = {"min_steps": 0, **values}  # who names the epochs gets them
-    config: RunConfig = registry.recipe.get(recipe)(name)
-    config = config.with_values(with_habits(config, values))
+    name = data if isinstance(data, str) else data.name
+    planned = recipe in (None, AUTO)
     # What cannot work says so before anything is loaded or written.
-    config = config.model_copy(update={"precision": pick_precision(config.precision, pick_device(config.device))})
-    check_optimizer(config.optim, given=values)
-    build_schedule(config.schedule, num_steps=1)
-    registry.model.bind(config.model, num_given=3)
-    build_augmentations(config.augment)
-    return _with_loaded(config, data, values) if isinstance(data, Dataset) else (config, None)
+    config = _checked(before(name) if planned else registry.recipe.get(str(recipe))(name), values)
+    dataset = data if isinstance(data, Dataset) else _prepare(config.data, display)
+    reasons: list[str] = []
+    if planned:
+        device, model = pick_device(config.device).type, config.model if "model" in values else None
+        chosen, why = plan(Facts.of(dataset), device, config.minutes, model)
+        reasons = [reason.text for reason in why if not set(reason.settings) <= set(values)]
+        config = _checked(chosen, values)
+    config, dataset = _with_val(config, dataset, values, is_loaded=isinstance(data, Dataset))
+    display.say("\n".join([str(dataset), *reasons]))
+    return config, dataset
 
 
 def train_config(
     config: RunConfig, dataset: Dataset | None, out: str | None, display: Display, on_epoch: OnEpoch | None = None
 ) -> Run:
     """Train as `config` says into a new run folder; loads the data where it is not given."""
-    dataset = dataset or _prepare(config.data, display)
-    display.say(str(dataset))
+    if dataset is None:
+        dataset = _prepare(config.data, display)
+        display.say(str(dataset))
+    if config.patience and "val" not in dataset.splits:
+        raise ConfigError(
+            "--patience waits for a better epoch on val, and there is no val split: give --val-fraction 0.1"
+        )
     config = _with_enough_epochs(config, len(dataset.train), display)
     device = pick_device(config.device)
     cost = Cost(device)
@@ -104,7 +112,7 @@ def train_config(
     path = create_run(out, f"{folder_name(config.data.name)}-{config.recipe}")
     try:
         files.write_text(path / "config.yaml", config.to_yaml())
-        files.write_json(path / "environment.json", _environment(config, describe(device, info.precision)))
+        files.write_json(path / "environment.json", environment(config, describe(device, info.precision)))
         if dataset.held_out:
             files.write_json(path / "split.json", dataset.held_out)
         run = Run(path)
@@ -207,7 +215,7 @@ def _with_enough_epochs(config: RunConfig, num_images: int, display: Display) ->
     """More epochs where those of the recipe hold fewer than `min_steps`."""
     steps = math.ceil(num_images / config.batch_size)
     epochs = math.ceil(config.min_steps / steps)
-    if epochs <= config.epochs:
+    if config.epochs is None or epochs <= config.epochs:
         return config
     display.say(f"{epochs} epochs instead of {config.epochs}, as one holds {steps} steps only; --epochs overrides that")
     return config.model_copy(update={"epochs": epochs})
@@ -223,14 +231,28 @@ def try_augmentations(config: RunConfig, dataset: Dataset, info: ModelInfo, mode
         )
 
 
-def _with_loaded(config: RunConfig, data: Dataset, values: Mapping[str, Any]) -> tuple[RunConfig, Dataset]:
-    """The config of a run on a data set that was loaded before; a val split is still drawn if the recipe wants one."""
+def _checked(base: RunConfig, values: Mapping[str, Any]) -> RunConfig:
+    """`base` with `values` set, if all parts that it names can be. Raises FoveaError."""
+    config = base.with_values(with_habits(base, values))
+    config = config.model_copy(update={"precision": pick_precision(config.precision, pick_device(config.device))})
+    check_optimizer(config.optim, given=values)
+    build_schedule(config.schedule, num_steps=1)
+    registry.model.bind(config.model, num_given=3)
+    build_augmentations(config.augment)
+    return config
+
+
+def _with_val(
+    config: RunConfig, dataset: Dataset, values: Mapping[str, Any], is_loaded: bool
+) -> tuple[RunConfig, Dataset]:
+    """The config's data is the data set's, but for the val split, which is still drawn where the config wants one."""
     late = [path for path in values if path.startswith("data.") and path != "data.val_fraction"]
-    if late:
+    if is_loaded and late:
         raise ConfigError(f"{late[0]} comes too late for a data set that is loaded already: give it to load_data")
-    if "val" not in data.splits and config.data.val_fraction:
-        data = split_off(data, data.config.model_copy(update={"val_fraction": config.data.val_fraction}))
-    return config.model_copy(update={"data": data.config}), data
+    if "val" not in dataset.splits and config.data.val_fraction:
+        wanted = dataset.config.model_copy(update={"val_fraction": config.data.val_fraction})
+        dataset = split_off(dataset, wanted)
+    return config.model_copy(update={"data": dataset.config}), dataset
 
 
 def _evaluation_data(
@@ -268,28 +290,6 @@ def _data_config(name: str, options: dict[str, Any]) -> DataConfig:
     if unknown:
         raise ConfigError(f"unknown option '{unknown[0]}' of load_data{nearest(unknown[0], DataConfig.model_fields)}")
     return validated(DataConfig, {"name": name, **options})
-
-
-def _environment(config: RunConfig, device: str) -> dict[str, Any]:
-    packages = ["fovea", "torch", "torchvision", "numpy", *(["timm"] if find_spec("timm") else [])]
-    return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "device": device,
-        "hardware": hardware(),
-        "seed": config.seed,
-        "git_commit": _git_commit(),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
-
-
-def _git_commit() -> str | None:
-    """The commit of the folder that the run was started in, if it is a git checkout."""
-    try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() if found.returncode == 0 else None
 
 
 def _as_run(run: Run | str | Path) -> Run:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from fovea.errors import ConfigError, RunError, nearest
 
@@ -21,6 +22,7 @@ PartT = TypeVar("PartT", bound=_Part)
 
 Views = Literal["one", "mirror", "mirror-shift"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Balance = Literal["none", "loss", "sample"]
 
 
 class DataConfig(_Part):
@@ -80,15 +82,28 @@ class RunConfig(_Part):
     ema: EmaConfig = EmaConfig()
     small_first: SmallFirstConfig = SmallFirstConfig()
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    epochs: int = Field(ge=0)
+    epochs: int | None = Field(ge=0)  # passes over the training images; None: as many as `minutes` allow
+    minutes: float | None = Field(None, gt=0)  # for all from the first weights to the report; None: as the epochs take
+    patience: int = Field(0, ge=0)  # epochs without a better one on val, after which the run ends; 0: never
     min_steps: int = Field(0, ge=0)  # where the data is so small that the epochs hold fewer steps, more epochs are run
     batch_size: int = Field(ge=1)
+    balance: Balance = (
+        "none"  # classes of few images count as much as others: by weights of the loss, or drawn more often
+    )
     part_size: int = Field(0, ge=0)  # on a CPU, each core takes so many images of the batch through the network; 0: all
     views: Views = "one"  # of each image, whose logits are averaged at test time
     precision: Precision = "auto"  # of the network's arithmetic; the weights stay float32
     log_interval: int = Field(0, ge=0)  # steps between two running losses; 0: about six an epoch, not printed
     seed: int = Field(0, ge=0, lt=2**63)
     device: str = "auto"
+
+    @model_validator(mode="after")
+    def _one_length(self) -> RunConfig:
+        if self.minutes is None and self.epochs is None:
+            raise PydanticCustomError("length", "a run needs epochs, or minutes")
+        if self.minutes is not None and self.epochs is not None:
+            raise PydanticCustomError("length", "minutes and epochs both say when the run ends: give one of them")
+        return self
 
     def with_values(self, values: Mapping[str, Any]) -> RunConfig:
         """A copy with `{"optim.lr": 0.1, ...}` set; texts are read as YAML. Raises ConfigError naming every bad one."""
@@ -129,7 +144,7 @@ class RunConfig(_Part):
 # config.yaml, so that a file cut short does not pass for an old one.)
 _BEFORE = {
     "ema": EmaConfig().model_dump(), "small_first": SmallFirstConfig().model_dump(), "part_size": 0, "views": "one",
-    "precision": "fp32",
+    "precision": "fp32", "minutes": None, "patience": 0, "balance": "none",
 }  # fmt: skip
 
 # The settings that have an option, and a keyword in Python, of their own.
@@ -138,7 +153,7 @@ EVERYDAY = {
     "optimizer": "optim.name", "lr": "optim.lr", "momentum": "optim.momentum", "weight_decay": "optim.weight_decay",
     "schedule": "schedule.name", "seed": "seed", "device": "device", "data_dir": "data.data_dir",
     "image_size": "data.image_size", "val_fraction": "data.val_fraction", "views": "views", "precision": "precision",
-    "skip_bad": "data.skip_bad",
+    "skip_bad": "data.skip_bad", "minutes": "minutes", "patience": "patience", "balance": "balance",
 }  # fmt: skip
 
 
@@ -195,7 +210,10 @@ def validated(part: type[PartT], tree: Any) -> PartT:
     try:
         return part.model_validate(tree)
     except ValidationError as error:
-        parts = [f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
+        wrong = error.errors()
+        parts = [
+            f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" if e["loc"] else e["msg"] for e in wrong
+        ]
         raise ConfigError("; ".join(parts)) from None
 
 

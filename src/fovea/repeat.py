@@ -26,7 +26,7 @@ from fovea.uses.compare import compare
 
 
 def train_seeds(
-    data: str | Dataset, seeds: int, recipe: str = api.DEFAULT_RECIPE, out: str | Path | None = None,
+    data: str | Dataset, seeds: int, recipe: str | None = None, out: str | Path | None = None,
     settings: Mapping[str, Any] | None = None, quiet: bool = False, display: Display | None = None, **options: Any,
 ) -> Path:  # fmt: skip
     """Train `seeds` times, from the config's seed on, and compare; returns the group's folder.
@@ -35,9 +35,8 @@ def train_seeds(
     """
     if seeds < 1:
         raise ConfigError(f"--seeds {seeds}: at least 1")
-    config, dataset = api.resolve(data, recipe, settings, **options)
     display = display or Display(quiet=quiet)
-    dataset = dataset or api.load_data(config.data.name, display, **config.data.model_dump(exclude={"name"}))
+    config, dataset = api.resolve(data, recipe, settings, display, **options)
     name = f"{api.folder_name(config.data.name)}-{config.recipe}-seeds"
     path = create_run(None if out is None else str(out), name)
     try:

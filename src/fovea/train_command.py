@@ -19,9 +19,13 @@ def train(
     data: Annotated[
         str | None, typer.Argument(metavar="DATA", help="A name that `fovea list` shows, or a folder.")
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="One that `fovea list recipes` shows [simple].")] = None,
+    recipe: Annotated[str | None, typer.Option(help="auto, or one that `fovea list recipes` shows [auto].")] = None,
     model: Annotated[str | None, typer.Option(help="A network other than the recipe's.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Instead of --epochs: time for all of it.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without a better one on val [never].")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
     optimizer: Annotated[
         str | None, typer.Option(help="One that `fovea list optimizers` shows [the recipe's].")
@@ -31,6 +35,12 @@ def train(
     weight_decay: Annotated[float | None, typer.Option(help="Weight decay.")] = None,
     schedule: Annotated[str | None, typer.Option(help="One that `fovea list schedules` shows [the recipe's].")] = None,
     augment: Augment = None,
+    balance: Annotated[
+        str | None,
+        typer.Option(
+            help="Small classes count as much as large ones: none, loss (weights), sample (drawn more often)."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of first weights, order and augmentation.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Train this many times, from --seed on, and compare.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
@@ -58,7 +68,8 @@ def train(
         "model": model, "epochs": epochs, "batch_size": batch_size, "optimizer": optimizer, "lr": lr,
         "momentum": momentum, "weight_decay": weight_decay, "schedule": schedule, "augment": augment, "seed": seed,
         "device": device, "weights": weights, "data_dir": data_dir, "image_size": image_size, "val_fraction": val_fraction,
-        "views": views, "precision": precision, "skip_bad": skip_bad or None,
+        "views": views, "precision": precision, "skip_bad": skip_bad or None, "minutes": minutes, "patience": patience,
+        "balance": balance,
     }  # fmt: skip
     if resume is not None:
         if (
@@ -79,21 +90,21 @@ def train(
     from fovea.uses.tables import accuracy_line, cost_line
 
     display = display_for(as_json)
-    chosen, overrides = recipe or api.DEFAULT_RECIPE, parse_settings(settings or [])
+    overrides = parse_settings(settings or [])
     if find_lr:
-        _find_lr(str(data), chosen, overrides, display, as_json, everyday)
+        _find_lr(str(data), recipe, overrides, display, as_json, everyday)
         return
     if seeds is not None or (resume is not None and repeat.is_group(resume)):
         if resume is not None:
             group = repeat.resume_seeds(resume, display=display)
         else:
-            group = repeat.train_seeds(str(data), seeds or 0, chosen, out, overrides, display=display, **everyday)
+            group = repeat.train_seeds(str(data), seeds or 0, recipe, out, overrides, display=display, **everyday)
         show_comparison(repeat.members(group), group, as_json)
         return
     if resume is not None:
         run = api.resume(resume, display=display)
     else:
-        run = api.train(str(data), chosen, out, overrides, display=display, **everyday)
+        run = api.train(str(data), recipe, out, overrides, display=display, **everyday)
     metrics = run.metrics if run.has("metrics.json") else None
     if as_json:
         print_json({"run": str(run.path), "metrics": metrics, "cost": run.cost})
@@ -106,12 +117,12 @@ def train(
 
 
 def _find_lr(
-    data: str, recipe: str, overrides: dict[str, str], display: Any, as_json: bool, everyday: dict[str, Any]
+    data: str, recipe: str | None, overrides: dict[str, str], display: Any, as_json: bool, everyday: dict[str, Any]
 ) -> None:
     from fovea.api import folder_name
     from fovea.uses.lr_finder import find_lr
 
-    picture = Path("find-lr") / f"{folder_name(data)}-{recipe}.png"
+    picture = Path("find-lr") / f"{folder_name(data)}-{recipe or 'auto'}.png"
     found = find_lr(data, recipe, overrides, picture, display=display, **everyday)
     words = [word for word in sys.argv[1:] if word not in ("--find-lr", "--json")]
     command = shlex.join(["fovea", *words, "--lr", f"{found.lr:g}"])
