@@ -72,6 +72,15 @@ def fovea(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings draw nothing and write no report, which takes longer than a small training itself."""
+    from fovea import api
+
+    monkeypatch.setattr(api, "draw_pictures", lambda *arguments: None)
+    monkeypatch.setattr(api, "write_report", lambda run: None)
+
+
+@pytest.fixture
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test's plugin registers is forgotten after the test."""
     for parts in registry.REGISTRIES.values():

@@ -96,7 +96,7 @@ def _val_fraction(facts: Facts) -> tuple[float, Reason | None]:
         return 0.0, None
     total = sum(facts.counts)
     fraction = 0.2 if total < 1000 else 0.1 if total <= 50_000 else round(5000 / total, 4)
-    text = f"{100 * fraction:g} % of train is kept apart as val, to choose the best weights by: test is looked at only once"
+    text = f"{100 * fraction:g} % of train is kept apart as val (--val-fraction), to choose the best weights by: test is looked at only once"
     return fraction, Reason(("data.val_fraction",), text)
 
 

@@ -25,7 +25,7 @@ def balanced_order(labels: Tensor, generator: torch.Generator) -> Tensor:
     No image of a class is drawn a third time before all of it were drawn twice: rare images are repeated evenly, of
     common ones some are left out.
     """
-    classes = labels.unique().tolist()
+    classes = torch.unique(labels).tolist()
     drawn = []
     for number, label in enumerate(classes):
         rows = (labels == label).nonzero().flatten()

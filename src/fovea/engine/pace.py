@@ -16,8 +16,8 @@ from fovea.engine.views import views_of
 from fovea.models.base import Model
 from fovea.run import Run
 
-# Charts, pictures and report.html after the test, on two AVX2 cores (EXPERIMENTS.md).
-REPORT_SECONDS = 4.0
+REPORT_SECONDS = 2.5  # of one core, for charts, pictures and report.html after the test (EXPERIMENTS.md)
+_MOST_BUSY = 8.0  # times as long as that, on a machine that others use, too
 NUM_CHECKED = (
     100  # images of train that are inferred after an epoch without a val split, to see that weights are finite
 )
@@ -32,7 +32,7 @@ class ByEpochs:
         self._epochs = config.epochs or 0
         self.num_steps: float = steps_per_epoch * self._epochs
         small = config.small_first
-        self._small_steps, self._small_cost = int(small.until * self.num_steps), small.scale**_SMALL_POWER
+        self._small_steps, self._small_cost = int(small.until * self.num_steps), float(small.scale**_SMALL_POWER)
         self._begun, self._first = time.perf_counter(), self._work((first_epoch - 1) * steps_per_epoch)
 
     def epochs(self, first: int) -> Iterable[int]:
@@ -80,6 +80,7 @@ class ByClock:
         self._minutes, self._steps_per_epoch, self._cost = minutes, steps_per_epoch, cost
         self._num_val, self._num_test, self._seconds_per_image = num_val, num_test, seconds_per_image
         self._progress, self._step, self._begun, self._step_seconds = 0.0, 0, time.perf_counter(), 0.0
+        self._first, self._first_cpu = time.perf_counter(), time.process_time()
 
     def epochs(self, first: int) -> Iterable[int]:
         """Numbers without end."""
@@ -122,7 +123,10 @@ class ByClock:
         """Until the last step. At least half of the budget: a report on a network that has seen nothing helps nobody."""
         validation, saving = self._cost.mean("val"), self._cost.mean("save")
         per_image = self._seconds_per_image if validation is None else validation / self._num_val
-        after = (self._num_val + self._num_test) * per_image + (saving or 0.0) + REPORT_SECONDS
+        # How much of a core this process gets. Waiting for a GPU looks like sharing one, and costs some seconds at most.
+        used = (time.process_time() - self._first_cpu + 0.1) / (time.perf_counter() - self._first + 0.1)
+        report = REPORT_SECONDS * min(max(1.0, 1 / used), _MOST_BUSY)
+        after = (self._num_val + self._num_test) * per_image + (saving or 0.0) + report
         return max(60 * self._minutes - after, 30 * self._minutes)
 
 

@@ -150,8 +150,8 @@ def _fit(
         row = (epoch, train_loss, val_loss, val_accuracy, config.optim.lr * factor, seconds, num_images / seconds)
         record = dict(zip(RESULTS_COLUMNS, row, strict=True))
         state.end_epoch(record, score, pace.over(total_steps), device)
-        left = None if state.ended or epoch == config.epochs else clock(pace.seconds_left(total_steps))
-        display.say(_epoch_line(pace.name(epoch), record, left))
+        is_last = bool(state.ended) or epoch == config.epochs
+        display.say(_epoch_line(pace.name(epoch), record, None if is_last else pace.seconds_left(total_steps)))
         if on_epoch is not None:
             on_epoch(record)
         if state.ended:
@@ -209,9 +209,9 @@ def _validate(
     return loss, accuracy, [recalls.mean().item(), -loss]
 
 
-def _epoch_line(name: str, record: dict[str, Any], left: str | None) -> str:
+def _epoch_line(name: str, record: dict[str, Any], seconds_left: float | None) -> str:
     parts = [f"{name}: train loss {record['train_loss']:.3f}"]
     if record["val_loss"] is not None:
         parts += [f"val loss {record['val_loss']:.3f}", f"val accuracy {100 * record['val_accuracy']:.1f} %"]
     parts += [f"{record['seconds']:.1f} s", f"{record['images_per_second']:,.0f} images/s"]
-    return ", ".join(parts + ([f"{left} left"] if left else []))
+    return ", ".join(parts + ([f"{clock(seconds_left)} left"] if seconds_left is not None else []))
