@@ -96,7 +96,7 @@ def _trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     path = tmp_path_factory.mktemp("trained") / "tiny"
     options = {"epochs": 2, "batch_size": 20, "lr": 0.02, "device": "cpu", "model": "convnet:width=8"}
-    api.train("synthetic:num_images=200", out=path, quiet=True, **options)
+    api.train("synthetic:num_images=200", "simple", out=path, quiet=True, **options)
     return path
 
 

@@ -76,7 +76,7 @@ def test_what_is_no_longer_the_same_when_mirrored_is_not_mirrored(channels, clas
 
 def test_classes_of_few_images_are_balanced_and_named() -> None:
     config, reasons = plan(facts(32, counts=(500, 50)), "cpu")
-    assert config.balance != "none"
+    assert config.balance == "loss"
     assert "cat has 500 images and dog 50" in reasons[-1].text
     assert plan(facts(32, counts=(100, 50)), "cpu")[0].balance == "none"
 

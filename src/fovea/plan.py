@@ -27,7 +27,7 @@ GPU_SPEED = 20  # times that
 FEW_PASSES = 5  # a network that sees each image less often in the minutes given is too large for them
 SEEN, MOST_EPOCHS = 400_000, 40  # images seen in a training: minutes on two cores; more epochs brought little
 LEAST_FIRST = 14  # pixels, the side of the smallest images that the first steps see
-BALANCE: Balance = "sample"
+BALANCE: Balance = "loss"
 IMBALANCE = 5  # largest class over smallest, from which on the small ones are learned less well
 
 
@@ -77,7 +77,7 @@ def plan(
     val, val_reason = _val_fraction(facts)
     num_train = round(sum(facts.counts) * (1 - val))
     base, why = _network(facts, num_train, device, minutes, model)
-    augment, augment_reason = _augment(facts, num_train, base)
+    augment, augment_reason = _augment(facts)
     epochs, length_reason = _length(facts, num_train, base, device, minutes)
     balance, balance_reason = _balance(facts)
     views = base.views if "mirror" in "".join(augment) else "one"
@@ -96,7 +96,9 @@ def _val_fraction(facts: Facts) -> tuple[float, Reason | None]:
         return 0.0, None
     total = sum(facts.counts)
     fraction = 0.2 if total < 1000 else 0.1 if total <= 50_000 else round(5000 / total, 4)
-    text = f"{100 * fraction:g} % of train is kept apart as val (--val-fraction), to choose the best weights by: test is looked at only once"
+    text = (
+        f"val: {100 * fraction:g} % of train (--val-fraction), to choose the best weights by, as test is looked at once"
+    )
     return fraction, Reason(("data.val_fraction",), text)
 
 
@@ -107,13 +109,10 @@ def _network(
     name, side = facts.name, facts.side
     if model is not None and model.partition(":")[0] != "record":
         config = simple(name).model_copy(update={"label_smoothing": 0.1, "views": "mirror"})
-        return config, Reason(
-            ("optim.name",), "sgd and batches of 64 (--optimizer, --batch-size): most networks train well with them"
-        )
+        text = "sgd and batches of 64 (--optimizer, --batch-size): most networks train well with them"
+        return config, Reason(("optim.name",), text)
     if side <= TINY:
-        text = (
-            f"model convnet, small and plain (--model): images of {side} pixels hold little that a larger one could use"
-        )
+        text = f"model convnet, a small one (--model): images of {side} pixels hold little for a larger one to find"
         return simple(name), Reason(("model",), text)
     if minutes is None:
         kind, why = "narrow", f"fast enough for a CPU, and {num_train:,} images need no wider one"
@@ -154,32 +153,21 @@ def _stem(side: int, kind: str) -> str:
 
 def _cost(side: int) -> float:
     """Of an image, in images of 32×32 pixels, behind the first layer that `_stem` takes."""
-    stride = 1 if side <= SMALL else 2 if side <= MIDDLE else 4
-    return (side / 32 / stride) ** 2 * (
-        1 if stride == 1 else 4.5
-    )  # a stem with a stride goes without the first pooling
+    if side <= SMALL:
+        return (side / 32) ** 2
+    stride = 2 if side <= MIDDLE else 4
+    return 4.5 * (side / 32 / stride) ** 2  # its first stage goes without pooling
 
 
-def _augment(facts: Facts, num_train: int, base: RunConfig) -> tuple[tuple[str, ...], Reason | None]:
-    parts, why = [], []
+def _augment(facts: Facts) -> tuple[tuple[str, ...], Reason | None]:
     if facts.side <= TINY:
         return (), None
+    shift = f"shift:{max(2, facts.side // 16)}"
     if facts.channels == 3 and not are_symbols(facts.classes):
-        parts.append("mirror:alternate=true")
-        why.append("a mirrored picture shows the same")
-    else:
-        kind = (
-            "the classes look like letters or digits"
-            if are_symbols(facts.classes)
-            else "grey pictures are often of writing"
-        )
-        why.append(f"no mirror, as {kind}")
-    few = num_train < MANY
-    parts.append(f"shift:{max(2, facts.side // (8 if few else 16))}")
-    if few:
-        parts.append(f"cutout:{facts.side // 4}")
-        why.append(f"of {num_train:,} images each is seen often, so it must look new each time")
-    return tuple(parts), Reason(("augment",), f"augment {','.join(parts)} (--augment): {', '.join(why)}")
+        why = "mirrored, and a few pixels aside, it is the same picture, but new to the network"
+        return ("mirror:alternate=true", shift), Reason(("augment",), f"augment mirror and {shift} (--augment): {why}")
+    kind = "classes are named like letters or digits" if are_symbols(facts.classes) else "grey images are often writing"
+    return (shift,), Reason(("augment",), f"augment {shift} (--augment), not mirrored: {kind}")
 
 
 def are_symbols(classes: tuple[str, ...]) -> bool:
@@ -206,5 +194,7 @@ def _balance(facts: Facts) -> tuple[Balance, Reason | None]:
     (fewest, rare), (most, common) = min(counts), max(counts)
     if most < IMBALANCE * fewest:
         return "none", None
-    text = f"balance {BALANCE} (--balance): {common} has {most:,} images and {rare} {fewest:,}, and each class is to count the same"
+    text = (
+        f"balance {BALANCE} (--balance): {common} has {most:,} images and {rare} {fewest:,}, each class counts the same"
+    )
     return BALANCE, Reason(("balance",), text)
