@@ -35,7 +35,7 @@ def test_grey_images_have_fewer_filters_than_asked_for():
     [
         ("record:widths=8/x", "whole numbers"),
         ("record:widths=8/8", "differ in their number of stages"),
-        ("record:stem=round", "overlap and stride"),
+        ("record:stem=round", "overlap, stride, patch"),
     ],
 )
 def test_bad_options_say_what_to_write(spec, says):

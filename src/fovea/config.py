@@ -23,6 +23,7 @@ PartT = TypeVar("PartT", bound=_Part)
 Views = Literal["one", "mirror", "mirror-shift"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Resize = Literal["crop", "pad", "squash"]
+Balance = Literal["none", "loss", "sample"]
 
 
 class DataConfig(_Part):
@@ -111,15 +112,28 @@ class RunConfig(_Part):
     ema: EmaConfig = EmaConfig()
     small_first: SmallFirstConfig = SmallFirstConfig()
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    epochs: int = Field(ge=0)
+    epochs: int | None = Field(ge=0)  # passes over the training images; None: as many as `minutes` allow
+    minutes: float | None = Field(None, gt=0)  # for all from the first weights to the report; None: as the epochs take
+    patience: int = Field(0, ge=0)  # epochs without a better one on val, after which the run ends; 0: never
     min_steps: int = Field(0, ge=0)  # where the data is so small that the epochs hold fewer steps, more epochs are run
     batch_size: int = Field(ge=1)
+    balance: Balance = (
+        "none"  # classes of few images count as much as others: by weights of the loss, or drawn more often
+    )
     part_size: int = Field(0, ge=0)  # on a CPU, each core takes so many images of the batch through the network; 0: all
     views: Views = "one"  # of each image, whose logits are averaged at test time
     precision: Precision = "auto"  # of the network's arithmetic; the weights stay float32
     log_interval: int = Field(0, ge=0)  # steps between two running losses; 0: about six an epoch, not printed
     seed: int = Field(0, ge=0, lt=2**63)
     device: str = "auto"
+
+    @model_validator(mode="after")
+    def _one_length(self) -> RunConfig:
+        if self.minutes is None and self.epochs is None:
+            raise PydanticCustomError("length", "a run needs epochs, or minutes")
+        if self.minutes is not None and self.epochs is not None:
+            raise PydanticCustomError("length", "minutes and epochs both say when the run ends: give one of them")
+        return self
 
     def with_values(self, values: Mapping[str, Any]) -> RunConfig:
         """A copy with `{"optim.lr": 0.1, ...}` set; texts are read as YAML. Raises ConfigError naming every bad one."""
@@ -162,6 +176,7 @@ class RunConfig(_Part):
 _BEFORE = {
     "ema": EmaConfig().model_dump(), "small_first": SmallFirstConfig().model_dump(), "part_size": 0, "views": "one",
     "precision": "fp32", "pretrained": None, "freeze": FreezeConfig().model_dump(), "lr_decay": 1.0,
+    "minutes": None, "patience": 0, "balance": "none",
     "data": {"columns": [], "group": None, "split_file": None, "folds": 0, "fold": None, "resize": "crop"},
 }  # fmt: skip
 
@@ -173,6 +188,7 @@ EVERYDAY = {
     "image_size": "data.image_size", "val_fraction": "data.val_fraction", "views": "views", "precision": "precision",
     "skip_bad": "data.skip_bad", "columns": "data.columns", "group": "data.group", "split": "data.split_file",
     "resize": "data.resize", "pretrained": "pretrained", "freeze": "freeze.what",
+    "minutes": "minutes", "patience": "patience", "balance": "balance",
 }  # fmt: skip
 
 
@@ -241,7 +257,7 @@ def validated(part: type[PartT], tree: Any) -> PartT:
         parts = []
         for e in error.errors():  # of a whole branch, its values would fill the screen
             value = "" if isinstance(e["input"], dict) else f" = {e['input']!r}"
-            parts.append(f"{'.'.join(map(str, e['loc']))}{value}: {e['msg']}")
+            parts.append(f"{'.'.join(map(str, e['loc']))}{value}: {e['msg']}" if e["loc"] else e["msg"])
         raise ConfigError("; ".join(parts)) from None
 
 

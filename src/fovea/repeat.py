@@ -23,12 +23,13 @@ from fovea.data.splits import split_off
 from fovea.data.types import Dataset
 from fovea.engine.progress import Display
 from fovea.errors import ConfigError, RunError
+from fovea.resolve import resolve
 from fovea.run import Run, create_run, read_text
 from fovea.uses.compare import compare
 
 
 def train_seeds(
-    data: str | Dataset, seeds: int, recipe: str = api.DEFAULT_RECIPE, out: str | Path | None = None,
+    data: str | Dataset, seeds: int, recipe: str | None = None, out: str | Path | None = None,
     settings: Mapping[str, Any] | None = None, quiet: bool = False, display: Display | None = None, **options: Any,
 ) -> Path:  # fmt: skip
     """Train `seeds` times, from the config's seed on, and compare; returns the group's folder.
@@ -37,15 +38,13 @@ def train_seeds(
     """
     if seeds < 1:
         raise ConfigError(f"--seeds {seeds}: at least 1")
-    config, dataset = api.resolve(data, recipe, settings, **options)
     display = display or Display(quiet=quiet)
-    dataset = dataset or api.load_data(config.data.name, display, **config.data.model_dump(exclude={"name"}))
-    config = config.model_copy(update={"data": dataset.config})
+    config, dataset = resolve(data, recipe, settings, display, **options)
     return _begin(config, {"seeds": list(range(config.seed, config.seed + seeds))}, out, dataset, display)
 
 
 def train_folds(
-    data: str, folds: int, recipe: str = api.DEFAULT_RECIPE, out: str | Path | None = None,
+    data: str, folds: int, recipe: str | None = None, out: str | Path | None = None,
     settings: Mapping[str, Any] | None = None, quiet: bool = False, display: Display | None = None, **options: Any,
 ) -> Path:  # fmt: skip
     """Train `folds` times, each time with another fold as the test split, and compare; returns the group's folder.
@@ -55,9 +54,9 @@ def train_folds(
     """
     if folds < 2:
         raise ConfigError(f"--folds {folds}: at least 2")
-    config, _ = api.resolve(data, recipe, settings, **options)
-    config = config.model_copy(update={"data": validated(DataConfig, {**config.data.model_dump(), "folds": folds})})
     display = display or Display(quiet=quiet)
+    config, _ = resolve(data, recipe, settings, display, **options)
+    config = config.model_copy(update={"data": validated(DataConfig, {**config.data.model_dump(), "folds": folds})})
     dataset = _unsplit(config, display)
     split_off(dataset, _fold(config, dataset, 1).data)  # what cannot be dealt says so before anything is written
     return _begin(config, {"folds": list(range(1, folds + 1))}, out, dataset, display)

@@ -38,9 +38,13 @@ def train(
             help="A name that `fovea list` shows; a folder, zip or tar of class folders; a CSV or Parquet manifest; or hf:owner/name.",
         ),
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="One that `fovea list recipes` shows [simple].")] = None,
+    recipe: Annotated[str | None, typer.Option(help="auto, or one that `fovea list recipes` shows [auto].")] = None,
     model: Annotated[str | None, typer.Option(help="A network other than the recipe's.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Instead of --epochs: time for all of it.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without a better one on val [never].")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
     optimizer: Annotated[
         str | None, typer.Option(help="One that `fovea list optimizers` shows [the recipe's].")
@@ -50,6 +54,12 @@ def train(
     weight_decay: Annotated[float | None, typer.Option(help="Weight decay.")] = None,
     schedule: Annotated[str | None, typer.Option(help="One that `fovea list schedules` shows [the recipe's].")] = None,
     augment: Augment = None,
+    balance: Annotated[
+        str | None,
+        typer.Option(
+            help="Small classes count as much as large ones: none, loss (weights), sample (drawn more often)."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of first weights, order and augmentation.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Train this many times, from --seed on, and compare.")] = None,
     folds: Annotated[
@@ -106,7 +116,7 @@ def train(
         "momentum": momentum, "weight_decay": weight_decay, "schedule": schedule, "augment": augment, "seed": seed,
         "device": device, "pretrained": pretrained, "weights": weights, "freeze": freeze, "data_dir": data_dir, "image_size": image_size, "val_fraction": val_fraction,
         "views": views, "precision": precision, "skip_bad": skip_bad or None,
-        "columns": columns, "group": group, "split": split, "resize": resize,
+        "columns": columns, "group": group, "split": split, "resize": resize, "minutes": minutes, "patience": patience, "balance": balance,
     }  # fmt: skip
     if resume is not None:
         if (
@@ -130,25 +140,23 @@ def train(
     from fovea.uses.tables import accuracy_line, cost_line
 
     display = display_for(as_json)
-    goes_on = pretrained is not None or (weights is not None and Path(weights).is_dir())
-    default = api.DEFAULT_START_RECIPE if goes_on else api.DEFAULT_RECIPE
-    chosen, overrides = recipe or default, parse_settings(settings or [])
+    overrides = parse_settings(settings or [])
     if find_lr:
-        _find_lr(str(data), chosen, overrides, display, as_json, everyday)
+        _find_lr(str(data), recipe, overrides, display, as_json, everyday)
         return
     if seeds is not None or folds is not None or (resume is not None and repeat.is_group(resume)):
         if resume is not None:
             path = repeat.resume_seeds(resume, display=display)
         elif folds is not None:
-            path = repeat.train_folds(str(data), folds, chosen, out, overrides, display=display, **everyday)
+            path = repeat.train_folds(str(data), folds, recipe, out, overrides, display=display, **everyday)
         else:
-            path = repeat.train_seeds(str(data), seeds or 0, chosen, out, overrides, display=display, **everyday)
+            path = repeat.train_seeds(str(data), seeds or 0, recipe, out, overrides, display=display, **everyday)
         show_comparison(repeat.members(path), path, as_json)
         return
     if resume is not None:
         run = api.resume(resume, display=display)
     else:
-        run = api.train(str(data), chosen, out, overrides, display=display, **everyday)
+        run = api.train(str(data), recipe, out, overrides, display=display, **everyday)
     metrics = run.metrics if run.has("metrics.json") else None
     if as_json:
         print_json({"run": str(run.path), "metrics": metrics, "cost": run.cost})
@@ -173,12 +181,12 @@ class TrainCommand(TyperCommand):
 
 
 def _find_lr(
-    data: str, recipe: str, overrides: dict[str, str], display: Any, as_json: bool, everyday: dict[str, Any]
+    data: str, recipe: str | None, overrides: dict[str, str], display: Any, as_json: bool, everyday: dict[str, Any]
 ) -> None:
     from fovea.data.find import folder_name
     from fovea.uses.lr_finder import find_lr
 
-    picture = Path("find-lr") / f"{folder_name(data)}-{recipe}.png"
+    picture = Path("find-lr") / f"{folder_name(data)}-{recipe or 'auto'}.png"
     found = find_lr(data, recipe, overrides, picture, display=display, **everyday)
     words = [word for word in sys.argv[1:] if word not in ("--find-lr", "--json")]
     command = shlex.join(["fovea", *words, "--lr", f"{found.lr:g}"])

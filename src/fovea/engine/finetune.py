@@ -56,7 +56,9 @@ def with_start(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
         config = _with_run(config, Run(config.weights), named)
     _check_freeze(config)
     # A head on fixed features sees them once, and is finished.
-    return config.model_copy(update={"epochs": 1, "min_steps": 0}) if trains_head_only(config) else config
+    return (
+        config.model_copy(update={"epochs": 1, "minutes": None, "min_steps": 0}) if trains_head_only(config) else config
+    )
 
 
 def _with_pretrained(config: RunConfig, pretrained: str, named: bool) -> RunConfig:

@@ -17,7 +17,7 @@ from fovea.registry import model
 FORMS = ("record",)
 
 # kernel, stride, padding, most filters (each with its negative besides)
-_STEMS = {"overlap": (2, 1, 0, 12), "stride": (4, 2, 1, 32)}
+_STEMS = {"overlap": (2, 1, 0, 12), "stride": (4, 2, 1, 32), "patch": (8, 4, 2, 32)}
 
 
 class Record(Model):
@@ -104,17 +104,19 @@ def record(
     """The network of the CIFAR-10 speed records; its first layer comes from the data.
 
     Args:
-        widths: channels of each stage, each of which halves the image (under stem=stride, not the first).
+        widths: channels of each stage, each of which halves the image (under stem=stride and patch, not the first).
         depths: convolutions of each stage.
-        stem: overlap (2×2 patches) or stride (4×4 patches, two pixels apart: a quarter of the work in the first stage).
-        filters: of the first layer, each with its negative besides; 0: 12, or 32 under stem=stride.
+        stem: overlap (2×2 patches), stride (4×4 patches, two pixels apart: a quarter of the work in the first stage), or
+            patch (8×8, four apart, for pictures of some 100 pixels: a sixteenth).
+        filters: of the first layer, each with its negative besides; 0: 12, or 32 under stem=stride and patch.
     """
     if stem not in _STEMS:
-        raise ConfigError(f"record:stem={stem}: there are {' and '.join(_STEMS)}")
+        raise ConfigError(f"record:stem={stem}: there are {', '.join(_STEMS)}")
     sizes, counts = _numbers("widths", widths), _numbers("depths", depths)
     if len(sizes) != len(counts):
         raise ConfigError(f"record: widths={widths} and depths={depths} differ in their number of stages")
-    check_size("record", image_size, 2 ** len(sizes) + (1 if stem == "overlap" else 0))
+    stride = _STEMS[stem][1]
+    check_size("record", image_size, 2 ** len(sizes) + 1 if stride == 1 else stride * 2 ** (len(sizes) - 1))
     if filters < 0:
         raise ConfigError(f"record:filters={filters} must be at least 1 (0: as many as suit the stem)")
     return Record(num_classes, channels, sizes, counts, stem, filters)

@@ -169,10 +169,12 @@ def _settings(run: Run) -> list[tuple[str, str]]:
     """The settings that matter to a reader, named as --set names them."""
     config = run.config
     return [
-        ("recipe", config.recipe), ("model", config.model), *_start(config), ("epochs", str(config.epochs)),
+        ("recipe", config.recipe), ("model", config.model), *_start(config),
+        ("epochs", str(config.epochs)) if config.minutes is None else ("minutes", f"{config.minutes:g}"),
         ("batch_size", str(config.batch_size)), ("optim.name", config.optim.name), ("optim.lr", f"{config.optim.lr:g}"),
         ("optim.momentum", f"{config.optim.momentum:g}"), ("optim.weight_decay", f"{config.optim.weight_decay:g}"),
         ("schedule.name", config.schedule.name), ("ema.span", f"{config.ema.span:g}" if config.ema.span else "none"), ("augment", ", ".join(config.augment) or "none"),
+        ("balance", config.balance), ("patience", f"{config.patience or 'none'}"),
         ("standardize", "by train mean and std" if config.standardize else "no: only rescaled to [-1, 1]"),
         ("views", config.views), ("precision", run.info.precision), ("data.val_fraction", f"{config.data.val_fraction:g}"), ("seed", str(config.seed)),
     ]  # fmt: skip
