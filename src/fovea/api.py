@@ -26,7 +26,7 @@ from fovea.data.splits import HeldOut, split_off
 from fovea.data.types import Dataset
 from fovea.device import describe, hardware, memory_errors, pick_device, pick_precision
 from fovea.engine.cost import Cost
-from fovea.engine.evaluate import evaluate_split, untrained_model
+from fovea.engine.evaluate import calibrate_run, evaluate_split, untrained_model
 from fovea.engine.progress import Display
 from fovea.engine.train import OnEpoch, build, fit
 from fovea.engine.views import views_of
@@ -36,8 +36,9 @@ from fovea.models.cost import flops_if_countable, flops_text
 from fovea.optim.build import check_optimizer, with_habits
 from fovea.optim.schedules import build_schedule
 from fovea.run import ModelInfo, Run, create_run
+from fovea.uses.gallery import draw_pictures
 from fovea.uses.predict import Classifier
-from fovea.uses.report import draw_charts, draw_pictures, write_report
+from fovea.uses.report import draw_charts, write_report
 
 DEFAULT_RECIPE = "simple"
 
@@ -151,6 +152,8 @@ def evaluate(
     display = display or Display(quiet=True)
     dataset = _evaluation_data(run, data, split, data_dir, display)
     target = evaluation_folder(run, dataset.name if data is not None else None, split, out, views)
+    if target == run.path and not run.has("calibration.json"):  # a run older than it
+        calibrate_run(run, dataset, pick_device(device))
     metrics = evaluate_split(run, dataset, split, pick_device(device), target, views)
     draw_pictures(run, dataset, split, target)
     if target == run.path:
@@ -192,6 +195,7 @@ def _train_into(
 ) -> Run:
     try:
         fit(run, dataset, model, display, on_epoch, cost)
+        calibrate_run(run, dataset, pick_device(run.config.device))
         if "test" in dataset.splits:
             evaluate_split(run, dataset, "test", pick_device(run.config.device), run.path)
             draw_pictures(run, dataset)

@@ -53,6 +53,16 @@ class TimmModel(Model):
         spares = getattr(self.network, "no_weight_decay", None)
         return decay_weights_only(self, {_PREFIX + name for name in spares()} if spares is not None else ())
 
+    def feature_layer(self) -> str | None:
+        """The last stage that timm names; of a transformer's block, the norm before its attention: what comes later
+        reaches the answer by the class token alone.
+        """
+        stages = getattr(self.network, "feature_info", None)
+        if not stages:
+            return None
+        name = _PREFIX + stages[-1]["module"]
+        return f"{name}.norm1" if hasattr(self.get_submodule(name), "norm1") else name
+
 
 @model
 def timm(

@@ -8,46 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import torch
 
 from fovea import files
-from fovea.data.types import Dataset
-from fovea.engine.evaluate import match_classes
 from fovea.engine.progress import clock
 from fovea.metrics import most_confused
-from fovea.run import Run, read_predictions
-from fovea.uses import grid, plots
-from fovea.uses.inspect import draw_samples
+from fovea.run import Run
+from fovea.uses import plots
 
 _CSS_PIXELS = 0.58  # per pixel of a plot: its type comes out as large as the page's
-_FIRST_IMAGES = 24
-_WORST_IMAGES = 24
 _MANY_CLASSES = 20  # from here on, tables of a row a class are folded
-
-
-def draw_pictures(run: Run, dataset: Dataset, split_name: str = "test", out: Path | None = None) -> None:
-    """Draw what needs the images: samples, the first test images with their predictions, the worst mistakes."""
-    out = out or run.path
-    if split_name not in dataset.splits or not (out / "predictions.csv").is_file():
-        return
-    split = match_classes(dataset, split_name, run.info.classes, run.info.preprocess)
-    rows = read_predictions(out)
-    wrong = [row["label"] != row["prediction"] for row in rows]
-    if out == run.path:
-        draw_samples(out / "plots" / "samples.png", dataset)
-    first = list(range(min(_FIRST_IMAGES, len(rows))))
-    worst = sorted((i for i in range(len(rows)) if wrong[i]), key=lambda i: -float(rows[i]["probability"]))
-    for name, chosen, title in (
-        ("predictions", first, f"First {split_name} images: truth, then prediction with its probability"),
-        ("mistakes", worst[:_WORST_IMAGES], f"Most confident mistakes on {split_name}: truth, then prediction"),
-    ):
-        if chosen:
-            captions = [
-                f"{rows[i]['label']}\n→ {rows[i]['prediction']} ({100 * float(rows[i]['probability']):.0f} %)"
-                for i in chosen
-            ]
-            picked = split.pick(torch.tensor(chosen))
-            grid.draw_images(out / "plots" / f"{name}.png", picked, captions, title, [wrong[i] for i in chosen])
 
 
 def draw_charts(folder: Path, metrics: dict[str, Any]) -> None:
