@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import optimize
@@ -61,14 +60,16 @@ class Calibration:
     loss_before: float | None = None
     loss: float | None = None
     thresholds: tuple[Threshold, ...] = ()
-    note: str = "this run is older than calibration: `fovea evaluate` adds it"  # why there is none, or none is needed
+    note: str = "the run is older than calibration; `fovea evaluate` adds it"  # why there is no temperature
 
     @property
     def auto(self) -> Threshold | None:
-        """The threshold for the first target above the accuracy on val; None where that is out of reach."""
+        """The threshold for the first target above the accuracy on val, or else the last; None where it is out of reach."""
         if self.accuracy is None:
             return None
-        better = [found for found in self.thresholds if found.target > self.accuracy] or list(self.thresholds[-1:])
+        better = [found for found in self.thresholds if found.target > self.accuracy] or [
+            found for found in reversed(self.thresholds) if found.threshold is not None
+        ]
         return better[0] if better and better[0].threshold is not None else None
 
     def save(self, folder: Path) -> None:
@@ -84,23 +85,26 @@ def read_calibration(run: Run) -> Calibration:
     try:
         value = json.loads(read_text(path))
         thresholds = tuple(Threshold(**found) for found in value.pop("thresholds"))
-        found = Calibration(**value, thresholds=thresholds)
+        interval = value.pop("temperature_interval")
+        found = Calibration(**value, temperature_interval=interval and tuple(interval), thresholds=thresholds)
         if not found.temperature > 0:
             raise ValueError(f"temperature {found.temperature}")
         return found
     except (json.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path} is damaged ({error}): restore it, or let `fovea evaluate {run.path}` write it") from None
+        raise RunError(
+            f"{path} is damaged ({error}): restore it, or let `fovea evaluate {run.path}` write it"
+        ) from None
 
 
 def calibrate(logits: Tensor, labels: Tensor) -> Calibration:
     """Temperature and thresholds from val: `(N, K)` float logits of the weights that are kept, `(N,)` int64 labels.
 
-    A temperature that val cannot tell from 1 is left at 1: a few images more or less would move it to either side.
+    Where val holds no mistake the temperature stays 1: the less, the likelier would val be, without end.
     """
     temperature, interval = fit_temperature(logits, labels)
     note = ""
-    if interval[0] <= 1 <= interval[1]:
-        temperature, note = 1.0, "val shows no need of one: 1 lies within the interval"
+    if bool((logits.argmax(dim=1) == labels).all()):
+        temperature, note = 1.0, f"the {len(labels):,} val images hold no mistake to learn a temperature from"
     confidence, correct = confidences(logits, labels, temperature)
     return Calibration(
         temperature=temperature,
@@ -174,10 +178,14 @@ def trust_metrics(logits: Tensor, labels: Tensor, calibration: Calibration) -> d
     after = before if calibration.temperature == 1 else _calibration_error(confidence, correct)
     loss = F.cross_entropy(logits.double() / calibration.temperature, labels).item()
     given = [_given(confidence, correct, chosen) for chosen in calibration.thresholds]
-    temperature = {"temperature": calibration.temperature, "note": calibration.note, "loss": loss}
-    auto = calibration.auto.threshold if calibration.auto else None
+    ends = calibration.temperature_interval
+    temperature = {
+        "temperature": calibration.temperature, "temperature_interval": list(ends) if ends else None,
+        "note": calibration.note, "loss": loss,
+    }  # fmt: skip
+    auto = calibration.auto.target if calibration.auto else None
     return {
-        "calibration": {**temperature, **after, "before": before}, "thresholds": given, "auto_threshold": auto,
+        "calibration": {**temperature, **after, "before": before}, "thresholds": given, "auto_target": auto,
     }  # fmt: skip
 
 
@@ -194,7 +202,7 @@ def write_curves(folder: Path, logits: Tensor, labels: Tensor, temperature: floa
 def reliability(confidence: Floats, correct: Floats) -> list[tuple[float, ...]]:
     """A row a bin that holds images: its ends, images, mean confidence, accuracy and the ends of its 95 % interval."""
     bins = _equal_width(confidence)
-    rows = []
+    rows: list[tuple[float, ...]] = []
     for k in np.unique(bins):
         inside = bins == k
         number, right = int(inside.sum()), int(correct[inside].sum())
@@ -213,7 +221,12 @@ def coverage_curve(confidence: Floats, correct: Floats) -> list[tuple[float, ...
     right = np.cumsum(correct[order])
     numbers = sorted({math.ceil(len(order) * point / _CURVE_POINTS) for point in range(1, _CURVE_POINTS + 1)})
     return [
-        (n / len(order), float(confidence[order[n - 1]]), float(right[n - 1]) / n, *wilson_interval(int(right[n - 1]), n))
+        (
+            n / len(order),
+            float(confidence[order[n - 1]]),
+            float(right[n - 1]) / n,
+            *wilson_interval(int(right[n - 1]), n),
+        )
         for n in numbers
     ]
 

@@ -130,10 +130,12 @@ def predict(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Picture files, folders or globs.")],
     top: Annotated[int, typer.Option(min=1, help="How many classes to name for each picture.")] = 3,
     min_confidence: Annotated[
-        str | None, typer.Option(help="Say \"I don't know\" below this probability; auto: the run's threshold from val.")
+        str | None,
+        typer.Option(help="Say \"I don't know\" below this probability; auto: the run's threshold from val."),
     ] = None,
     explain: Annotated[
-        str | None, typer.Option(metavar="PNG", help="Draw what the network looked at into this file (up to 24 pictures).")
+        str | None,
+        typer.Option(metavar="PNG", help="Draw what the network looked at into this file (up to 24 pictures)."),
     ] = None,
     skip_bad: SkipBad = False,
     device: Device = "auto",
@@ -144,8 +146,8 @@ def predict(
     """Say what is in pictures."""
     load_plugins(plugin)
     from fovea import api
-    from fovea.files import csv_text
     from fovea.calibration import read_calibration
+    from fovea.files import csv_text
     from fovea.run import Run
     from fovea.uses.gallery import check_explaining, draw_answers
     from fovea.uses.predict import least_confidence

@@ -22,7 +22,7 @@ _RESAMPLES = 1000  # of the bootstrap: its ends then vary by about a fiftieth of
 _UNEQUAL = 1.5  # the largest class has so many times the images of the smallest: below, both accuracies nearly agree
 
 
-def wilson_interval(num_correct: int, num_images: int) -> tuple[float, float]:
+def wilson_interval(num_correct: float, num_images: float) -> tuple[float, float]:
     """95 % interval of a share, 0 to 1 (Wilson 1927); (0, 1) of no images."""
     if not num_images:
         return 0.0, 1.0
@@ -47,19 +47,21 @@ def f1_interval(num_correct: int, num_involved: int) -> tuple[float, float]:
 
 
 def mean_interval(correct: Sequence[int], totals: Sequence[int]) -> tuple[float, float]:
-    """95 % interval of the mean of independent shares, from the Wilson interval of each; classes of no images are left out.
+    """95 % interval of the mean of independent shares; those of no images are left out.
 
-    The squared distances from each share to its ends add up as variances do (Zou & Donner 2008, "MOVER"), so that it
-    does not shrink to nothing where a class was recognized always or never, as the normal interval does.
+    Wilson's interval with the number of images that would give one share the variance of this mean (Korn & Graubard
+    1998), the smaller of two estimates: from each share's own variance, and as if all shares were the mean, which
+    does not vanish where all are 0 or 1. It held the true mean in 92 to 99 of 100 simulated splits (EXPERIMENTS.md).
     """
-    known = [(k, n) for k, n in zip(correct, totals, strict=True) if n]
+    known = [(k / n, n) for k, n in zip(correct, totals, strict=True) if n]
     if not known:
         return 0.0, 1.0
-    mean = sum(k / n for k, n in known) / len(known)
-    ends = [(k / n, *wilson_interval(k, n)) for k, n in known]
-    below = math.sqrt(sum((share - low) ** 2 for share, low, _ in ends)) / len(known)
-    above = math.sqrt(sum((high - share) ** 2 for share, _, high in ends)) / len(known)
-    return max(0.0, mean - below), min(1.0, mean + above)
+    mean = sum(share for share, _ in known) / len(known)
+    number = len(known) ** 2 / sum(1 / n for _, n in known)
+    variance = sum(share * (1 - share) / n for share, n in known) / len(known) ** 2
+    if variance > 0:
+        number = min(number, mean * (1 - mean) / variance)
+    return wilson_interval(mean * number, number)
 
 
 def compute_metrics(
@@ -192,7 +194,9 @@ def _resampled(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
     """`_averages`' counts, `(R, K)` each, of as many images drawn with replacement; the same ones each time."""
     truth, guess = counts.nonzero()
     numbers = counts[truth, guess]
-    rounds = max(200, min(_RESAMPLES, 2_000_000 // len(numbers)))  # many classes, many cells: within a second all the same
+    rounds = max(
+        200, min(_RESAMPLES, 2_000_000 // len(numbers))
+    )  # many classes, many cells: within a second all the same
     drawn = np.random.default_rng(0).multinomial(int(numbers.sum()), numbers / numbers.sum(), size=rounds)
     cells = np.arange(len(numbers))
 

@@ -127,7 +127,9 @@ def calibrate_run(run: Run, dataset: Dataset, device: torch.device) -> Calibrati
         logits = infer(load_model(run, device), split, info.preprocess, device, info.views, precision)
         found = calibrate(logits, split.labels)
     else:
-        found = Calibration(note="no val split, so nothing to calibrate on: --val-fraction 0.1 keeps a tenth of train apart")
+        found = Calibration(
+            note="no val split, so nothing to calibrate on: --val-fraction 0.1 keeps a tenth of train apart"
+        )
     found.save(run.path)
     run.save_cost({**run.cost, "calibrate_seconds": time.perf_counter() - begun})
     return found

@@ -53,8 +53,10 @@ def heat_maps(model: Model, preprocess: Preprocess, images: Tensor, targets: Seq
         for rows in torch.split(torch.arange(len(images)), _BATCH):
             chosen = torch.tensor([targets[row] for row in rows.tolist()], device=device)
             maps = _attribute(model, layer, shape, standardize(to_unit(images[rows].to(device))), chosen)
-            parts.append(F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0].cpu())
-    heat = torch.cat(parts).clamp_(min=0)
+            parts.append(
+                F.interpolate(maps.clamp(min=0)[:, None], size=size, mode="bilinear", align_corners=False)[:, 0].cpu()
+            )
+    heat = torch.cat(parts)
     return heat / heat.amax(dim=(1, 2), keepdim=True).clamp_(min=1e-30)
 
 
@@ -95,11 +97,11 @@ def _attribute(model: Model, layer: nn.Module, shape: torch.Size, images: Tensor
     if _is_map(shape, height / width):
         found: Tensor = LayerGradCam(model, layer).attribute(images, target=targets)
         return found.detach()[:, 0]
-    places = LayerGradientXActivation(model, layer).attribute(images, target=targets).detach().sum(dim=-1)
+    places: Tensor = LayerGradientXActivation(model, layer).attribute(images, target=targets).detach().sum(dim=-1)
     if places.ndim == 3:
         return places
     grid = _grid(places.shape[1], height / width)
-    return places[:, places.shape[1] - grid[0] * grid[1] :].unflatten(1, grid)  # tokens of no place come first
+    return places[:, places.shape[1] - grid[0] * grid[1] :].view(-1, *grid)  # tokens of no place come first
 
 
 def _last_map(model: Model, image: Tensor) -> tuple[nn.Module | None, torch.Size]:
@@ -136,9 +138,7 @@ def _has_places(shape: torch.Size, ratio: float) -> bool:
     if len(shape) == 3:
         height, width = _grid(shape[1], ratio)
         return height * width > 1
-    return _is_map(shape, ratio) or (
-        len(shape) == 4 and shape[1] * shape[2] > 1 and _sides(shape[1], shape[2], ratio)
-    )
+    return _is_map(shape, ratio) or (len(shape) == 4 and shape[1] * shape[2] > 1 and _sides(shape[1], shape[2], ratio))
 
 
 def _sides(height: int, width: int, ratio: float) -> bool:

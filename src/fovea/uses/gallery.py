@@ -35,8 +35,10 @@ def draw_pictures(run: Run, dataset: Dataset, split_name: str = "test", out: Pat
     rows = read_predictions(out)
     if out == run.path:
         draw_samples(out / "plots" / "samples.png", dataset)
-    first = list(range(min(_FIRST_IMAGES, len(rows))))
-    title = f"First {split_name} images: truth, then prediction with its probability"
+    first, which = list(range(min(_FIRST_IMAGES, len(rows)))), "First"
+    if split.labels.diff().ge(0).all():  # class by class, as a folder is: the first would all be of one
+        first, which = [i * len(rows) // len(first) for i in first], "Some"
+    title = f"{which} {split_name} images: truth, then prediction with its probability"
     captions, wrong = [_caption(rows[i]) for i in first], [_is_wrong(rows[i]) for i in first]
     grid.draw_images(out / "plots" / "predictions.png", split.pick(torch.tensor(first)), captions, title, wrong)
     worst = _surest([i for i, row in enumerate(rows) if _is_wrong(row)], rows)
@@ -102,7 +104,9 @@ def _draw_pairs(path: Path, split: Split, rows: Rows, name: str) -> None:
         found = _surest(cells.get((truth, guess), []), rows)
         few = found[:_EXAMPLES]
         captions = [f"{100 * float(rows[i]['probability']):.0f} %" for i in few]
-        title = f"{truth}, recognized {len(found):,}×" if truth == guess else f"{truth} taken for {guess}, {len(found):,}×"
+        title = (
+            f"{truth}, recognized {len(found):,}×" if truth == guess else f"{truth} taken for {guess}, {len(found):,}×"
+        )
         return Group(title, split.pick(torch.tensor(few, dtype=torch.int64)), captions, truth != guess)
 
     pairs = sorted(sums, key=lambda pair: -sums[pair])[:_PAIRS]

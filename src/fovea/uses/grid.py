@@ -17,6 +17,7 @@ from fovea.uses.figure import GREEN, RED, save, style
 
 COLUMNS = 8
 _INK = "#1f2937"
+_LETTER = 0.068  # inches, of a caption: a mean letter of DejaVu Sans at 8 points
 _GROUP_TITLE = 34  # letters of a line above a group of three pictures
 
 
@@ -58,7 +59,8 @@ def draw_images(
             left = position % columns * across + gap / 2
             top = position // columns * down + line * lines + 0.04
             color = None if wrong is None else RED if wrong[position] else GREEN
-            _paint(axes, image, left, top, caption, color)
+            letters = int(width / height * inches / _LETTER)
+            _paint(axes, image, left, top, "\n".join(_cut(text, letters) for text in caption.split("\n")), color)
         axes.set(xlim=(0, total), ylim=(rows * down, -0.3))
         save(figure, path)
 
@@ -85,6 +87,15 @@ def draw_groups(path: Path, rows: Sequence[Sequence[Group]], title: str) -> None
                     _paint(axes, image, start + position * across, top, caption, RED if group.wrong else GREEN)
         axes.set(xlim=(0, total), ylim=(len(rows) * down, -0.35))
         save(figure, path)
+
+
+def _cut(line: str, letters: int) -> str:
+    """As much of a line as there is room for; the probability at its end stays."""
+    if len(line) <= letters:
+        return line
+    start, bracket, end = line.rpartition(" (")
+    kept = letters - len(bracket + end) - 1
+    return f"{start[:kept]}…{bracket}{end}" if bracket and kept > 3 else f"{line[: letters - 1]}…"
 
 
 def _paint(axes: Axes, image: Tensor, left: float, top: float, caption: str, frame: str | None) -> None:

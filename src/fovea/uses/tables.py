@@ -78,14 +78,13 @@ def trust_lines(metrics: dict[str, Any]) -> list[str]:
         f"calibration error of the probabilities: {_percent(found['ece'])} % (95 % interval {_span(found['ece_interval'])}"
         f"{before if found['temperature'] != 1 else ''}){'; ' if found['note'] else ''}{found['note']}"
     )
-    for row in metrics["thresholds"]:
-        if row["threshold"] is not None and row["threshold"] == metrics["auto_threshold"] and row["accuracy"] is not None:
-            lines.append(
-                f"answering from probability {row['threshold']:.3f} on, chosen on val for {100 * row['target']:g} %: "
-                f"{_percent(row['coverage'])} % answered, {_percent(row['accuracy'])} % of them right "
-                f"({_span(row['accuracy_interval'])})"
-            )
-            break
+    lines += [
+        f"answering from probability {row['threshold']:.3f} on, chosen on val for {100 * row['target']:g} %: "
+        f"{_percent(row['coverage'])} % answered, {_percent(row['accuracy'])} % of them right "
+        f"({_span(row['accuracy_interval'])})"
+        for row in metrics["thresholds"]
+        if row["target"] == metrics["auto_target"] and row["accuracy"] is not None
+    ]
     return lines
 
 

@@ -25,7 +25,7 @@ def draw_reliability(path: Path, rows: Sequence[Row], found: dict[str, Any], spl
     if found["temperature"] != 1:
         panels.append((f"After temperature {found['temperature']:.2f}", found["temperature"], found, BLUE))
     with mpl.rc_context(style()):
-        figure = Figure(figsize=(4.6 * len(panels), 4.6), layout="constrained")
+        figure = Figure(figsize=(4.6 * len(panels), 4.8), layout="constrained")
         grid = figure.subplots(2, len(panels), sharex=True, squeeze=False, height_ratios=(3, 1))
         for column, (title, temperature, errors, color) in enumerate(panels):
             own = [{name: float(text) for name, text in row.items()} for row in rows]
@@ -38,6 +38,7 @@ def draw_reliability(path: Path, rows: Sequence[Row], found: dict[str, Any], spl
             grid[1, column].bar(middles, shares, width=0.9 / NUM_BINS, color=color)
             grid[1, column].yaxis.set_major_formatter(_WHOLE)
             grid[1, column].set_xlabel("probability of the prediction")
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
         grid[0, 0].set_ylabel(f"share that was right ({split})")
         grid[1, 0].set_ylabel("images")
         save(figure, path)
@@ -46,7 +47,8 @@ def draw_reliability(path: Path, rows: Sequence[Row], found: dict[str, Any], spl
 def draw_coverage(path: Path, rows: Sequence[Row], metrics: dict[str, Any]) -> None:
     """Accuracy among the images that the classifier is surest of, from a few of them to all, with the thresholds."""
     share, accuracy, low, high = (
-        np.array([float(row[name]) for row in rows]) for name in ("coverage", "accuracy", "accuracy_low", "accuracy_high")
+        np.array([float(row[name]) for row in rows])
+        for name in ("coverage", "accuracy", "accuracy_low", "accuracy_high")
     )
     with mpl.rc_context(style()):
         figure = Figure(figsize=(7, 4.2), layout="constrained")
@@ -71,7 +73,9 @@ def draw_coverage(path: Path, rows: Sequence[Row], metrics: dict[str, Any]) -> N
 
 def _draw_bins(axes: Axes, rows: Sequence[dict[str, float]], color: str) -> None:
     confidence = np.array([row["confidence"] for row in rows])
-    accuracy, low, high = (np.array([row[name] for row in rows]) for name in ("accuracy", "accuracy_low", "accuracy_high"))
+    accuracy, low, high = (
+        np.array([row[name] for row in rows]) for name in ("accuracy", "accuracy_low", "accuracy_high")
+    )
     axes.plot([0, 1], [0, 1], color=GREEN, linestyle="--", label="as sure as right")
     axes.errorbar(
         confidence, accuracy, yerr=[(accuracy - low).clip(0), (high - accuracy).clip(0)], fmt="o", color=color,
@@ -80,4 +84,3 @@ def _draw_bins(axes: Axes, rows: Sequence[dict[str, float]], color: str) -> None
     axes.set(xlim=(0, 1.01), ylim=(-0.01, 1.01))
     axes.yaxis.set_major_formatter(_WHOLE)
     axes.xaxis.set_major_formatter(_WHOLE)
-    axes.legend(loc="upper left")
