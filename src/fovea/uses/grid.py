@@ -17,7 +17,7 @@ from fovea.uses.figure import GREEN, RED, save, style
 
 COLUMNS = 8
 _INK = "#1f2937"
-_LETTER = 0.068  # inches, of a caption: a mean letter of DejaVu Sans at 8 points
+_LETTER = 0.062  # inches, of a caption: a mean letter of DejaVu Sans at 8 points
 _GROUP_TITLE = 34  # letters of a line above a group of three pictures
 
 
