@@ -20,7 +20,7 @@ from fovea.data.loader import Loader, mixing
 from fovea.data.types import Dataset
 from fovea.device import describe, memory_errors, pick_device
 from fovea.engine.cost import Cost
-from fovea.engine.evaluate import evaluate_split, untrained_model
+from fovea.engine.evaluate import calibrate_run, evaluate_split, untrained_model
 from fovea.engine.finetune import trains_head_only
 from fovea.engine.head import fit_head
 from fovea.engine.progress import Display
@@ -32,8 +32,9 @@ from fovea.models.base import Model
 from fovea.models.cost import flops_if_countable, flops_text
 from fovea.resolve import data_config, prepare_data, resolve, say_data
 from fovea.run import ModelInfo, Run, create_run
+from fovea.uses.gallery import draw_pictures
 from fovea.uses.predict import Classifier
-from fovea.uses.report import draw_charts, draw_pictures, write_report
+from fovea.uses.report import draw_charts, write_report
 
 
 def load_data(name: str, display: Display | None = None, **options: Any) -> Dataset:
@@ -135,6 +136,8 @@ def evaluate(
     display = display or Display(quiet=True)
     dataset = _evaluation_data(run, data, split, {"data_dir": data_dir, "columns": columns}, display)
     target = evaluation_folder(run, dataset.name if data is not None else None, split, out, views)
+    if target == run.path and not run.has("calibration.json"):  # a run older than it
+        calibrate_run(run, dataset, pick_device(device))
     metrics = evaluate_split(run, dataset, split, pick_device(device), target, views)
     draw_pictures(run, dataset, split, target)
     if target == run.path:
@@ -171,6 +174,7 @@ def _train_into(
 ) -> Run:
     try:
         (fit_head if trains_head_only(run.config) else fit)(run, dataset, model, display, on_epoch, cost)
+        calibrate_run(run, dataset, pick_device(run.config.device))
         if "test" in dataset.splits:
             evaluate_split(run, dataset, "test", pick_device(run.config.device), run.path)
             draw_pictures(run, dataset)

@@ -139,6 +139,14 @@ def predict(
     run: RunArgument,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Picture files, folders or globs.")],
     top: Annotated[int, typer.Option(min=1, help="How many classes to name for each picture.")] = 3,
+    min_confidence: Annotated[
+        str | None,
+        typer.Option(help="Say \"I don't know\" below this probability; auto: the run's threshold from val."),
+    ] = None,
+    explain: Annotated[
+        str | None,
+        typer.Option(metavar="PNG", help="Draw what the network looked at into this file (up to 24 pictures)."),
+    ] = None,
     skip_bad: SkipBad = False,
     device: Device = "auto",
     plugin: Plugin = None,
@@ -148,21 +156,34 @@ def predict(
     """Say what is in pictures."""
     load_plugins(plugin)
     from fovea import api
+    from fovea.calibration import read_calibration
     from fovea.files import csv_text
+    from fovea.run import Run
+    from fovea.uses.gallery import check_explaining, draw_answers
+    from fovea.uses.predict import least_confidence
     from fovea.uses.tables import print_predictions
 
+    opened = Run(run)
+    least = least_confidence(min_confidence, read_calibration(opened))
+    if explain is not None:
+        check_explaining(explain)
     on_bad = (lambda why: print(f"skipped {why}", file=sys.stderr)) if skip_bad else None
-    answers = api.load(run, device).predict(images, top, on_bad)
+    classifier = api.load(opened, device)
+    answers = classifier.predict(images, top, on_bad, least)
+    if explain is not None:
+        draw_answers(Path(explain), classifier, answers)
     if as_json:
         print_json([answer.to_json() for answer in answers])
     elif as_csv:
         rows = [
-            [a.path, rank, t["class"], f"{t['probability']:.6f}", f"{t['logit']:.6f}"]
+            [a.path, rank, t["class"], f"{t['probability']:.6f}", f"{t['logit']:.6f}", a.answer]
             for a in answers for rank, t in enumerate(a.top, start=1)
         ]  # fmt: skip
-        sys.stdout.write(csv_text(["path", "rank", "class", "probability", "logit"], rows))
+        sys.stdout.write(csv_text(["path", "rank", "class", "probability", "logit", "answer"], rows))
     else:
         print_predictions(answers)
+        if explain is not None:
+            print(f"picture: {explain}")
 
 
 @app.command()

@@ -137,7 +137,7 @@ def train(
 
     from fovea import api, repeat
     from fovea.config import parse_settings
-    from fovea.uses.tables import accuracy_line, cost_line
+    from fovea.uses.tables import accuracy_line, cost_line, trust_lines
 
     display = display_for(as_json)
     overrides = parse_settings(settings or [])
@@ -163,6 +163,7 @@ def train(
         return
     if metrics is not None:
         print(accuracy_line(metrics))
+        print("\n".join(trust_lines(metrics)))
     print(cost_line(run.cost))
     print(f"run: {run.path}")
     print(f"report: {run.path / 'report.html'}")

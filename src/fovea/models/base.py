@@ -26,6 +26,13 @@ class Model(nn.Module):
         """
         return [{"params": list(self.parameters())}]
 
+    def feature_layer(self) -> str | None:
+        """The module, by its name, whose output heat maps look at: the last that still has places (Grad-CAM).
+
+        By default None: the last to run that gives `(B, C, H, W)` with more than one place.
+        """
+        return None
+
     def hidden_weights(self) -> list[Tensor]:
         """The weights that turn features into features, which `muon` orthogonalizes; by default those of all linear
         and convolution layers but the last, which gives the logits (Jordan et al. 2024: neither embeddings nor head).

@@ -81,6 +81,16 @@ class TimmModel(Model):
         """By timm: input filters summed or repeated, position embeddings interpolated. Raises RunError, naming tensors."""
         return self._adapt(state)
 
+    def feature_layer(self) -> str | None:
+        """The last stage that timm names; of a transformer's block, the norm before its attention: what comes later
+        reaches the answer by the class token alone.
+        """
+        stages = getattr(self.network, "feature_info", None)
+        if not stages:
+            return None
+        name = _PREFIX + stages[-1]["module"]
+        return f"{name}.norm1" if hasattr(self.get_submodule(name), "norm1") else name
+
 
 @model
 def timm(

@@ -13,7 +13,7 @@ from scipy import stats
 
 from fovea import files
 from fovea.errors import RunError
-from fovea.metrics import wilson_interval
+from fovea.metrics import unequal, wilson_interval
 from fovea.run import Run
 from fovea.uses import plots
 
@@ -29,7 +29,7 @@ def compare(runs: Sequence[Run], out: Path | None = None) -> dict[str, Any]:
 
     Returns:
         `groups` (name, runs, seeds, accuracies, mean, std, interval, interval_of, train_seconds, num_parameters,
-        per_class, views, single_view_mean; of folds also folds and pooled: accuracy, interval and num_images of all tests
+        per_class, views, balanced_accuracy, unequal_classes, single_view_mean; of folds also folds and pooled: accuracy, interval and num_images of all tests
         together) and `differences` to the first group over the seeds or folds that both have (mean, interval, p_value).
 
     Raises:
@@ -138,6 +138,8 @@ def _describe(name: str, runs: Sequence[Run], seconds: Callable[[Run], float]) -
         "num_parameters": runs[0].info.num_parameters,
         "per_class": per_class,
         "views": metrics[0]["views"],
+        "balanced_accuracy": statistics.mean(m["balanced_accuracy"] for m in metrics),
+        "unequal_classes": unequal(metrics[0]),
         "single_view_mean": statistics.mean(_single_view(m) for m in metrics),
     }
 
