@@ -170,7 +170,7 @@ def test_probabilities_are_calibrated_wherever_they_are_seen(run_with_val: Path,
     assert [answer.prediction for answer in known] == [answer.prediction for answer in answers]
 
     page = (run_with_val / "report.html").read_text(encoding="utf-8")
-    assert f"temperature of {found.temperature:.2f}" in page
+    assert f"best divided by is {found.temperature:.2f}" in page
     assert "so Fovea made one" not in page, "synthetic comes with a test split"
     assert f"{len(run.held_out['val'])} images that Fovea kept apart" in page
     assert calibrate_run(run, package.load_data(DATA, val_fraction=0.4), torch.device("cpu")) == found

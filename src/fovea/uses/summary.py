@@ -23,13 +23,14 @@ def summary(run: Run, metrics: dict[str, Any] | None) -> list[str]:
         *_balance(metrics),
         *_views(metrics),
         *_classes(metrics),
+        *_silence(metrics),
     ]
     pairs = most_confused(metrics, 1)
     if pairs:
         truth, guess, number = pairs[0]
         share = number / max(1, next(row["support"] for row in metrics["per_class"] if row["class"] == truth))
         lines.append(
-            f"Most frequent mistake: {truth} taken for {guess}, {number} times ({100 * share:.1f} % of {truth})."
+            f"Most frequent mistake: {truth} taken for {guess}, {number} {'time' if number == 1 else 'times'} ({100 * share:.1f} % of {truth})."
         )
     return lines
 
@@ -63,15 +64,21 @@ def probability_lines(metrics: dict[str, Any]) -> list[str]:
     low, high = found["ece_interval"]
     lines = []
     if found["temperature"] != 1:
-        ends = found["temperature_interval"]
-        interval = f" (95 % interval {ends[0]:.2f} to {ends[1]:.2f})" if ends else ""
-        sure = "too sure of itself" if found["temperature"] > 1 else "not sure enough of itself"
+        low_t, high_t = found["temperature_interval"]
+        sure = (
+            "too sure of itself"
+            if low_t > 1
+            else "not sure enough of itself"
+            if high_t < 1
+            else "about as sure as right"
+        )
         lines.append(
-            f"As it left training the network was {sure}: its probabilities missed the share of right answers by "
-            f"{100 * before['ece']:.1f} points on average (the expected calibration error). Dividing the logits by a "
-            f"temperature of {found['temperature']:.2f}{interval}, chosen on val, changes no prediction; the error is now "
-            f"{100 * found['ece']:.1f} points (95 % interval {100 * low:.1f} to {100 * high:.1f}). All probabilities of "
-            "this page, of predictions.csv and of fovea predict are those after it."
+            f"On val the network was {sure} when it left training: the temperature that its logits are best divided by is "
+            f"{found['temperature']:.2f} (95 % interval {low_t:.2f} to {high_t:.2f}; above 1 means too sure). On "
+            f"{metrics['split']} its probabilities missed the share of right answers by {100 * before['ece']:.1f} points on "
+            f"average (the expected calibration error); after the temperature, by {100 * found['ece']:.1f} points (95 % "
+            f"interval {100 * low:.1f} to {100 * high:.1f}). No prediction changes. All probabilities of this page, of "
+            "predictions.csv and of fovea predict are those after it."
         )
     else:
         lines.append(
@@ -108,6 +115,18 @@ def _classes(metrics: dict[str, Any]) -> list[str]:
         f"Best recognized is {best['class']} ({100 * best['accuracy']:.1f} %), worst {worst['class']} "
         f"({100 * worst['accuracy']:.1f} % of its {worst['support']:,} images; 95 % interval {100 * low:.1f} to "
         f"{100 * high:.1f})."
+    ]
+
+
+def _silence(metrics: dict[str, Any]) -> list[str]:
+    """What the run's threshold gives; nothing where it has none, or answers everything."""
+    rows = [row for row in metrics.get("thresholds", []) if row["target"] == metrics["auto_target"]]
+    return [
+        f"If it says “I don’t know” below a probability of {row['threshold']:.2f} (chosen on val, so that {100 * row['target']:g} % "
+        f"of its answers are right), it answers {100 * row['coverage']:.1f} % of the {metrics['split']} images, and "
+        f"{100 * row['accuracy']:.1f} % of these answers are right: fovea predict RUN IMAGE --min-confidence auto."
+        for row in rows
+        if row["threshold"] and row["accuracy"] is not None
     ]
 
 
