@@ -171,8 +171,8 @@ def test_probabilities_are_calibrated_wherever_they_are_seen(run_with_val: Path,
 
     page = (run_with_val / "report.html").read_text(encoding="utf-8")
     assert f"best divided by is {found.temperature:.2f}" in page
-    assert "so Fovea made one" not in page, "synthetic comes with a test split"
-    assert f"{len(run.held_out['val'])} images that Fovea kept apart" in page
+    assert "came without a test split" not in page, "synthetic comes with a test split"
+    assert f"so Fovea kept {len(run.held_out['val'])} images apart" in page
     assert calibrate_run(run, package.load_data(DATA, val_fraction=0.4), torch.device("cpu")) == found
 
 
