@@ -170,7 +170,7 @@ def write_report(asked: argparse.Namespace, folder: Path, mean_bytes: float) -> 
             continue
         lines += ["## Training, the same network and precision" if train else "## The data path alone", ""]
         lines += [
-            "| pixels | who | first epoch, images/s | later epochs, images/s | times torchvision: first, later | rounds: first; later |",
+            "| pixels | who | first epoch, images/s | later epochs, images/s | times torchvision: first, later | rounds: first / later |",
             "| --- | --- | --- | --- | --- | --- |",
         ]
         for size in map(int, sizes.split(",")):
@@ -207,7 +207,7 @@ def rows_of(size: int, runs: dict[str, list[list[float]]], count: int) -> list[s
     rows = []
     for who, (first, later) in middle.items():
         times = f"{first / middle['torchvision'][0]:.2f}, {later / middle['torchvision'][1]:.2f}"
-        rounds = " ".join(f"{a:.0f}; {b:.0f}" for a, b in rates[who])
+        rounds = ", ".join(f"{a:.0f} / {b:.0f}" for a, b in rates[who])
         rows.append(f"| {size} | {who} | {first:,.0f} | {later:,.0f} | {times} | {rounds} |")
     return rows
 
