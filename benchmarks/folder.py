@@ -85,7 +85,7 @@ def make_photographs(folder: Path, count: int) -> float:
 # -- the two data paths --------------------------------------------------------------------------------------------
 
 
-def torchvision_epochs(folder: str, size: int) -> Epoch:
+def torchvision_start(folder: str, size: int) -> Callable[[], Epoch]:
     from torch.utils.data import DataLoader
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
@@ -94,30 +94,36 @@ def torchvision_epochs(folder: str, size: int) -> Epoch:
         v2.Resize(size), v2.CenterCrop(size), v2.RandomCrop(size, padding=size // 16, padding_mode="reflect"),
         v2.RandomHorizontalFlip(), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD),
     ])  # fmt: skip
-    loader = DataLoader(
-        ImageFolder(folder, transform), BATCH, shuffle=True, num_workers=WORKERS, persistent_workers=True
-    )
-    return lambda epoch: iter(loader)
+
+    def start() -> Epoch:
+        data = ImageFolder(folder, transform)
+        loader = DataLoader(data, BATCH, shuffle=True, num_workers=WORKERS, persistent_workers=True)
+        return lambda epoch: iter(loader)
+
+    return start
 
 
-def fovea_epochs(folder: str, size: int) -> Epoch:
+def fovea_start(folder: str, size: int) -> Callable[[], Epoch]:
     from fovea import load_data
     from fovea.data.loader import Loader
     from fovea.data.preprocess import Preprocess
     from fovea.device import keep_freed_memory
 
-    keep_freed_memory()  # as in every training
-    data = load_data(folder, image_size=size, test_fraction=0.0)
-    cpu = torch.device("cpu")
-    augment = (f"shift:{size // 16}", "mirror")
-    return Loader(data.train, Preprocess((size, size), 3, MEAN, STD), BATCH, cpu, 0, augment, shuffle=True).epoch
+    def start() -> Epoch:
+        keep_freed_memory()  # as in every training
+        data = load_data(folder, image_size=size, test_fraction=0.0)
+        preprocess, augment = Preprocess((size, size), 3, MEAN, STD), (f"shift:{size // 16}", "mirror")
+        return Loader(data.train, preprocess, BATCH, torch.device("cpu"), 0, augment, shuffle=True).epoch
+
+    return start
 
 
 def measure(who: str, folder: str, size: int, train: bool) -> list[float]:
     """Seconds of each epoch; the first includes finding the files and, of Fovea's, decoding and the cache."""
     step = _trainer(size) if train else None
+    start = (fovea_start if who == "fovea" else torchvision_start)(folder, size)  # imports what it needs
     begun = time.perf_counter()
-    epochs = (fovea_epochs if who == "fovea" else torchvision_epochs)(folder, size)
+    epochs = start()
     seconds = []
     for epoch in range(1, EPOCHS + 1):
         for images, labels in epochs(epoch):
@@ -164,7 +170,7 @@ def write_report(asked: argparse.Namespace, folder: Path, mean_bytes: float) -> 
             continue
         lines += ["## Training, the same network and precision" if train else "## The data path alone", ""]
         lines += [
-            "| pixels | who | first epoch, images/s | later epochs, images/s | times torchvision: first, later | rounds: first; later |",
+            "| pixels | who | first epoch, images/s | later epochs, images/s | times torchvision: first, later | rounds: first / later |",
             "| --- | --- | --- | --- | --- | --- |",
         ]
         for size in map(int, sizes.split(",")):
@@ -201,7 +207,7 @@ def rows_of(size: int, runs: dict[str, list[list[float]]], count: int) -> list[s
     rows = []
     for who, (first, later) in middle.items():
         times = f"{first / middle['torchvision'][0]:.2f}, {later / middle['torchvision'][1]:.2f}"
-        rounds = " ".join(f"{a:.0f}; {b:.0f}" for a, b in rates[who])
+        rounds = ", ".join(f"{a:.0f} / {b:.0f}" for a, b in rates[who])
         rows.append(f"| {size} | {who} | {first:,.0f} | {later:,.0f} | {times} | {rounds} |")
     return rows
 

@@ -147,7 +147,7 @@ def test_predict_files_folders_and_globs(digits_run: Path, fovea) -> None:
     assert "pictures/no.png" in refused.stderr
     result = fovea("predict", digits_run, "pictures", "--skip-bad", "--json")
     assert json.loads(result.stdout) == answers[:6]
-    assert result.stderr == "skipped pictures/no.png: no image that Pillow can read\n"
+    assert result.stderr == "skipped pictures/no.png: no image that Pillow can read: it is an HTML page\n"
     Path("pictures/no.png").unlink()
 
     everything = json.loads(fovea("predict", digits_run, "pictures/*.png", "--top", 10, "--json").stdout)

@@ -115,7 +115,7 @@ def _decode(data: bytes, fit: Fit) -> tuple[Pixels, int, int, str]:
 
 def _looks_like(data: bytes) -> str:
     start = data[:1000].lstrip().lower()
-    return " (it is an HTML page)" if start.startswith((b"<!doctype html", b"<html")) else ""
+    return ": it is an HTML page" if start.startswith((b"<!doctype html", b"<html")) else ""
 
 
 def _fit(image: Image.Image, fit: Fit) -> Image.Image:
