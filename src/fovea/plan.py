@@ -24,7 +24,9 @@ MODELS = {
     "quick": "record:widths=16/32/64:depths=1/1/1", "narrow": "record:widths=32/128/128", "wide": "record:widths=64/256/256",
 }  # fmt: skip
 GPU_SPEED = 20  # times that
-FEW_PASSES = 5  # a network that sees each image less often in the minutes given is too large for them
+# A network that sees fewer images than this in the minutes given, or each less often, is too large for them; but
+# MOST_EPOCHS are always enough.
+FEW_SEEN, FEW_PASSES = 100_000, 5
 SEEN, MOST_EPOCHS = 400_000, 40  # images seen in a training: minutes on two cores; more epochs brought little
 LEAST_FIRST = 14  # pixels, the side of the smallest images that the first steps see
 BALANCE: Balance = "loss"
@@ -121,8 +123,9 @@ def _network(
         elif num_train >= MANY and side <= SMALL:
             kind, why = "wide", f"{num_train:,} images make use of its width"
     else:
-        seen = {kind: 60 * minutes * speed(kind, side, device) / num_train for kind in SPEED}
-        kind = next((kind for kind in ("wide", "narrow") if seen[kind] >= FEW_PASSES), "quick")
+        enough = min(MOST_EPOCHS * num_train, max(FEW_SEEN, FEW_PASSES * num_train))
+        seen = {kind: 60 * minutes * speed(kind, side, device) for kind in SPEED}
+        kind = next((kind for kind in ("wide", "narrow") if seen[kind] >= enough), "quick")
         why = f"the largest that sees each image often enough in {minutes:g} minutes"
     base = quick(name) if kind == "quick" else fast(name)
     changes: dict[str, object] = {"model": MODELS[kind] + _stem(side, kind), "views": "mirror"}

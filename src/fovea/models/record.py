@@ -65,10 +65,15 @@ class Record(Model):
 
     def init_from_data(self, images: Tensor) -> None:
         """Filters that turn the patches of `(N, C, H, W)` images into uncorrelated numbers of variance 1."""
-        kernel = self.whiten.kernel_size[0]
-        images = images[:: max(1, len(images) // 500)]  # hundreds of thousands of patches: more change nothing
+        kernel, stride = self.whiten.kernel_size[0], self.whiten.stride[0]
+        step = stride if stride > 2 else 1
+        # Hundreds of thousands of patches: more change nothing. Of large pictures fewer, so that they fit into 500 MB.
+        numbers = self.whiten.weight[0].numel() * (images.shape[2] // step) * (images.shape[3] // step)
+        images = images[:: max(1, len(images) // max(50, min(500, 40_000_000 // numbers)))]
         # (N, C, H', W', k, k) to rows of C·k·k, in the order of a filter's weights
-        patches = images.unfold(2, kernel, 1).unfold(3, kernel, 1).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(0, 2)
+        patches = (
+            images.unfold(2, kernel, step).unfold(3, kernel, step).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(0, 2)
+        )
         covariance = patches.T.double() @ patches.double() / len(patches)
         variances, directions = torch.linalg.eigh(covariance)
         half = len(self.whiten.weight) // 2
