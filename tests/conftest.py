@@ -41,8 +41,9 @@ Fovea = Callable[..., Result]
 
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a test writes by a relative path lands in its own folder."""
+    """Whatever a test writes by a relative path lands in its own folder; what it decodes, in a cache of its own."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FOVEA_CACHE", f"{tmp_path}-cache")
 
 
 @pytest.fixture
@@ -72,6 +73,15 @@ def fovea(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings draw nothing and write no report, which takes longer than a small training itself."""
+    from fovea import api
+
+    monkeypatch.setattr(api, "draw_pictures", lambda *arguments: None)
+    monkeypatch.setattr(api, "write_report", lambda run: None)
+
+
+@pytest.fixture
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test's plugin registers is forgotten after the test."""
     for parts in registry.REGISTRIES.values():
@@ -87,7 +97,7 @@ def _trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     path = tmp_path_factory.mktemp("trained") / "tiny"
     options = {"epochs": 2, "batch_size": 20, "lr": 0.02, "device": "cpu", "model": "convnet:width=8"}
-    api.train("synthetic:num_images=200", out=path, quiet=True, **options)
+    api.train("synthetic:num_images=200", "simple", out=path, quiet=True, **options)
     return path
 
 

@@ -196,7 +196,7 @@ def _bomb(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "damage"),
-    [("notes.txt", _text), ("notes.png", _text), ("void.png", Path.touch), ("bomb.png", _bomb)],
+    [("notes.dat", _text), ("notes.png", _text), ("void.png", Path.touch), ("bomb.png", _bomb)],
     ids=["text", "text called png", "no bytes", "200 million pixels in a small file"],
 )
 @pytest.mark.parametrize("command", ["train", "inspect"])
@@ -219,19 +219,19 @@ def test_a_picture_that_was_cut_short_is_named(fovea: Fovea, ending: str) -> Non
 def test_skip_bad_goes_on_and_lists_what_it_skipped(fovea: Fovea) -> None:
     folder = class_folder(Path("pictures"), cat=6, dog=6)
     cut(noise(folder / "cat" / "cut.jpg", size=(100, 100)))
-    _text(folder / "dog" / "notes.txt")
+    _text(folder / "dog" / "notes.dat")
 
     seen = fovea("inspect", "pictures", "--skip-bad", "--json")
     assert seen.code == 0
     facts = json.loads(seen.stdout)
     assert sum(facts["num_images"].values()) == 12
-    assert [line.partition(":")[0] for line in facts["skipped"]] == ["pictures/cat/cut.jpg", "pictures/dog/notes.txt"]
+    assert [line.partition(":")[0] for line in facts["skipped"]] == ["pictures/cat/cut.jpg", "pictures/dog/notes.dat"]
 
     trained = fovea("train", "pictures", "--skip-bad", "--epochs", "1", *MODEL, "--out", "run")
     assert trained.code == 0
     assert sorted(re.findall(r"pictures/\w+/\w+\.\w+", trained.stderr)) == [
         "pictures/cat/cut.jpg",
-        "pictures/dog/notes.txt",
+        "pictures/dog/notes.dat",
     ]
     assert fovea("evaluate", "run").code == 0  # what the run skipped stays skipped
 

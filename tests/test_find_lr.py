@@ -64,7 +64,7 @@ def test_where_no_lr_helps_there_is_no_proposal(losses: list[float]) -> None:
 
 def test_its_losses_are_those_of_a_plain_loop() -> None:
     data = package.load_data(DATA, val_fraction=0.1)
-    found = package.find_lr(data, quiet=True, **OPTIONS)
+    found = package.find_lr(data, "simple", quiet=True, **OPTIONS)
     config = simple(data.name).with_values({"model": "convnet:width=4", "batch_size": 32})
     model, info = build(config, data)
     loader = Loader(data.train, info.preprocess, 32, torch.device("cpu"), seed=0, shuffle=True)
@@ -92,7 +92,7 @@ def test_it_repeats_and_leaves_nothing(optimizer: str, tmp_path: Path) -> None:
     expected = torch.rand(3)
     torch.manual_seed(7)
     images = data.train.images.clone()
-    one, same = (package.find_lr(data, quiet=True, optimizer=optimizer, **OPTIONS) for _ in range(2))
+    one, same = (package.find_lr(data, "simple", quiet=True, optimizer=optimizer, **OPTIONS) for _ in range(2))
     assert one == same
     assert len(one.lrs) > MIN_STEPS // 2
     assert 1e-4 < one.lr < 1
@@ -105,7 +105,7 @@ def test_on_the_command_line_it_names_the_command_to_train_with(tmp_path: Path, 
     words = ["train", DATA, *WORDS, "--seed", 3, "--epochs", 1, "--out", "run"]
     result = fovea(*words, "--find-lr")
     assert result.code == 0, result.stderr
-    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")] == ["find-lr/synthetic-simple.png"]
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")] == ["find-lr/synthetic-auto.png"]
     last = result.stdout.splitlines()[-1]
     command = shlex.split(last.removeprefix("train with it: "))
     assert command[:2] == ["fovea", "train"]

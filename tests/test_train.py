@@ -150,7 +150,7 @@ def test_best_is_chosen_on_val(tmp_path: Path) -> None:
     kept: list[dict[str, torch.Tensor]] = []
     run_path = tmp_path / "run"
     run = package.train(
-        data, out=run_path, quiet=True, epochs=6, lr=0.3, device="cpu",
+        data, "simple", run_path, quiet=True, epochs=6, lr=0.3, device="cpu",
         on_epoch=lambda record: kept.append(Run(run_path).weights("last")),
     )  # fmt: skip
     scores = [(float(row["val_accuracy"]), -float(row["val_loss"])) for row in run.results]
@@ -165,7 +165,7 @@ def test_best_is_chosen_on_val(tmp_path: Path) -> None:
 
 def test_small_data_gets_more_epochs_unless_they_are_named(tmp_path: Path, fovea) -> None:
     data = "synthetic:num_images=100"  # 72 to train on: 2 steps of 64 an epoch
-    result = fovea("train", data, "--set", "min_steps=9", "--set", "epochs=3", "--out", "named")
+    result = fovea("train", data, "--recipe", "simple", "--set", "min_steps=9", "--set", "epochs=3", "--out", "named")
     assert len(Run("named").results) == 5
     assert "5 epochs instead of 3" in result.stdout
     assert Run("named").config.epochs == 5

@@ -49,10 +49,12 @@ def test_the_demo_reaches_what_it_promises(digits_run: Path) -> None:
 
 def test_the_run_folder_is_as_documented(digits_run: Path) -> None:
     names = {p.relative_to(digits_run).as_posix() for p in digits_run.rglob("*") if p.is_file()}
-    plots = {"loss", "curves", "samples", "predictions", "mistakes", "per_class", "confusion", "confused_pairs"}
+    plots = {"loss", "curves", "samples", "predictions", "mistakes", "per_class", "confusion", "confused_pairs",
+             "pairs", "reliability", "coverage"}  # fmt: skip
     assert names == {
         "config.yaml", "environment.json", "results.csv", "steps.csv", "metrics.json", "predictions.csv", "split.json",
         "weights/best.safetensors", "weights/last.safetensors", "model.json", "resume.pt", "report.html", "cost.json",
+        "calibration.json", "reliability.csv", "coverage.csv",
         *(f"plots/{name}.png" for name in plots),
     }  # fmt: skip
     run = Run(digits_run)
@@ -133,7 +135,7 @@ def test_predict_files_folders_and_globs(digits_run: Path, fovea) -> None:
     with (digits_run / "predictions.csv").open(encoding="utf-8") as file:
         known = list(csv.DictReader(file))
     for answer, row in zip(answers[:6], known, strict=False):
-        assert list(answer) == ["path", "prediction", "probability", "top"]
+        assert list(answer) == ["path", "prediction", "probability", "top", "confident", "answer"]
         assert answer["prediction"] == row["prediction"]
         assert answer["probability"] == pytest.approx(float(row["probability"]), abs=1e-4)
         assert answer["top"][0]["class"] == answer["prediction"]
@@ -145,7 +147,7 @@ def test_predict_files_folders_and_globs(digits_run: Path, fovea) -> None:
     assert "pictures/no.png" in refused.stderr
     result = fovea("predict", digits_run, "pictures", "--skip-bad", "--json")
     assert json.loads(result.stdout) == answers[:6]
-    assert result.stderr == "skipped pictures/no.png: no image that Pillow can read\n"
+    assert result.stderr == "skipped pictures/no.png: no image that Pillow can read: it is an HTML page\n"
     Path("pictures/no.png").unlink()
 
     everything = json.loads(fovea("predict", digits_run, "pictures/*.png", "--top", 10, "--json").stdout)
@@ -177,7 +179,7 @@ def test_report_from_the_folder_alone(digits_run: Path, fovea, tmp_path: Path) -
             links.extend(value or "" for name, value in attributes if name in ("src", "href"))
 
     Parser().feed(page)
-    assert len(links) == 7
+    assert len(links) == 10
     assert all(link.startswith("data:image/png;base64,") for link in links)
 
 

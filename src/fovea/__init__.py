@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fovea.data.types import Dataset
     from fovea.errors import FoveaError
     from fovea.registry import augmentation, load_plugin, model, optimizer, recipe, schedule, source
-    from fovea.repeat import resume_seeds, train_seeds
+    from fovea.repeat import resume_seeds, train_folds, train_seeds
     from fovea.run import Run
     from fovea.uses.compare import compare
     from fovea.uses.export import export
@@ -30,7 +30,7 @@ _HOMES = {
     "fovea.uses.export": ("export",),
     "fovea.uses.lr_finder": ("find_lr",),
     "fovea.uses.predict": ("Classifier", "Prediction"),
-    "fovea.repeat": ("resume_seeds", "train_seeds"),
+    "fovea.repeat": ("resume_seeds", "train_folds", "train_seeds"),
     "fovea.registry": ("augmentation", "load_plugin", "model", "optimizer", "recipe", "schedule", "source"),
     "fovea.run": ("Run",),
 }
@@ -59,6 +59,7 @@ __all__ = [
     "schedule",
     "source",
     "train",
+    "train_folds",
     "train_seeds",
 ]
 

@@ -9,21 +9,24 @@ from typing import Annotated
 import typer
 
 from fovea import __version__, program
+from fovea.cache_command import cache
 from fovea.options import (
     Augment,
+    Columns,
     DataArgument,
     DataDir,
     Device,
     ImageSize,
     Json,
     Plugin,
+    Resize,
     RunArgument,
     SkipBad,
     ValFraction,
     Views,
 )
 from fovea.program import display_for, load_plugins, print_json, show_comparison
-from fovea.train_command import train
+from fovea.train_command import TrainCommand, train
 
 app = typer.Typer(
     name="fovea", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -67,22 +70,25 @@ def inspect(
     out: Annotated[str | None, typer.Option(help="Folder for the pictures [inspect/<name>].")] = None,
     data_dir: DataDir = None,
     image_size: ImageSize = None,
+    resize: Resize = None,
     val_fraction: ValFraction = None,
     augment: Augment = None,
+    columns: Columns = None,
     skip_bad: SkipBad = False,
     plugin: Plugin = None,
     as_json: Json = False,
 ) -> None:
     """Show what is in a data set, in figures and pictures."""
     load_plugins(plugin)
-    from fovea.api import folder_name, load_data
+    from fovea.api import load_data
     from fovea.config import split_list
+    from fovea.data.find import folder_name
     from fovea.uses.inspect import draw_inspection, inspect_data
     from fovea.uses.tables import print_inspection
 
-    options = {"data_dir": data_dir, "image_size": image_size, "val_fraction": val_fraction}
+    options = {"data_dir": data_dir, "image_size": image_size, "val_fraction": val_fraction, "resize": resize}
     given = {name: value for name, value in options.items() if value is not None}
-    dataset = load_data(data, display_for(as_json), skip_bad=skip_bad, **given)
+    dataset = load_data(data, display_for(as_json), skip_bad=skip_bad, columns=split_list(columns or ""), **given)
     facts = inspect_data(dataset)
     augmentations = split_list(augment or "")
     written = draw_inspection(dataset, facts, Path(out or Path("inspect") / folder_name(data)), augmentations)
@@ -93,7 +99,7 @@ def inspect(
     print("pictures: " + ", ".join(str(path) for path in written))
 
 
-app.command()(train)
+app.command(cls=TrainCommand)(train)
 
 
 @app.command()
@@ -105,18 +111,22 @@ def evaluate(
     device: Device = "auto",
     data_dir: DataDir = None,
     out: Annotated[str | None, typer.Option(help="Where the results go [the run folder].")] = None,
+    columns: Columns = None,
     plugin: Plugin = None,
     as_json: Json = False,
 ) -> None:
     """Measure a trained model on a test split or other data."""
     load_plugins(plugin)
     from fovea import api
+    from fovea.config import split_list
     from fovea.run import Run, read_predictions
     from fovea.uses.tables import print_metrics
 
     opened = Run(run)
     target = api.evaluation_folder(opened, data, split, out, views)
-    metrics = api.evaluate(opened, data, split, device, data_dir, out, display_for(as_json), views)
+    metrics = api.evaluate(
+        opened, data, split, device, data_dir, out, display_for(as_json), views, split_list(columns or "")
+    )
     if as_json:
         print_json(metrics)
         return
@@ -129,6 +139,14 @@ def predict(
     run: RunArgument,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Picture files, folders or globs.")],
     top: Annotated[int, typer.Option(min=1, help="How many classes to name for each picture.")] = 3,
+    min_confidence: Annotated[
+        str | None,
+        typer.Option(help="Say \"I don't know\" below this probability; auto: the run's threshold from val."),
+    ] = None,
+    explain: Annotated[
+        str | None,
+        typer.Option(metavar="PNG", help="Draw what the network looked at into this file (up to 24 pictures)."),
+    ] = None,
     skip_bad: SkipBad = False,
     device: Device = "auto",
     plugin: Plugin = None,
@@ -138,21 +156,34 @@ def predict(
     """Say what is in pictures."""
     load_plugins(plugin)
     from fovea import api
+    from fovea.calibration import read_calibration
     from fovea.files import csv_text
+    from fovea.run import Run
+    from fovea.uses.gallery import check_explaining, draw_answers
+    from fovea.uses.predict import least_confidence
     from fovea.uses.tables import print_predictions
 
+    opened = Run(run)
+    least = least_confidence(min_confidence, read_calibration(opened))
+    if explain is not None:
+        check_explaining(explain)
     on_bad = (lambda why: print(f"skipped {why}", file=sys.stderr)) if skip_bad else None
-    answers = api.load(run, device).predict(images, top, on_bad)
+    classifier = api.load(opened, device)
+    answers = classifier.predict(images, top, on_bad, least)
+    if explain is not None:
+        draw_answers(Path(explain), classifier, answers)
     if as_json:
         print_json([answer.to_json() for answer in answers])
     elif as_csv:
         rows = [
-            [a.path, rank, t["class"], f"{t['probability']:.6f}", f"{t['logit']:.6f}"]
+            [a.path, rank, t["class"], f"{t['probability']:.6f}", f"{t['logit']:.6f}", a.answer]
             for a in answers for rank, t in enumerate(a.top, start=1)
         ]  # fmt: skip
-        sys.stdout.write(csv_text(["path", "rank", "class", "probability", "logit"], rows))
+        sys.stdout.write(csv_text(["path", "rank", "class", "probability", "logit", "answer"], rows))
     else:
         print_predictions(answers)
+        if explain is not None:
+            print(f"picture: {explain}")
 
 
 @app.command()
@@ -170,6 +201,9 @@ def compare(
 
     opened = [run for path in runs for run in (repeat.members(path) if repeat.is_group(path) else [Run(path)])]
     show_comparison(opened, Path(out), as_json)
+
+
+app.command()(cache)
 
 
 @app.command()

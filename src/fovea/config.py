@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from fovea.errors import ConfigError, RunError, nearest
 
@@ -21,18 +22,34 @@ PartT = TypeVar("PartT", bound=_Part)
 
 Views = Literal["one", "mirror", "mirror-shift"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Resize = Literal["crop", "pad", "squash"]
+Balance = Literal["none", "loss", "sample"]
 
 
 class DataConfig(_Part):
     """Which images, and how they are split."""
 
-    name: str  # a registered name, `name:option=value`, or a folder of class folders
+    name: str  # a registered name, `name:option=value`, or a folder, archive or manifest
     data_dir: str | None = None  # where named data sets are looked for first
-    image_size: int | None = Field(None, ge=4, le=1024)  # side in pixels of decoded pictures; None: 32
+    image_size: int | None = Field(None, ge=4, le=1024)  # side in pixels of decoded pictures; None: chosen from them
+    resize: Resize = "crop"  # the shorter side, and cut the middle; pad: the longer, on grey; squash: both
     val_fraction: float = Field(0.0, ge=0, lt=1)  # of train, where the data has no val split of its own
     test_fraction: float = Field(0.2, ge=0, lt=1)  # of a flat folder
     skip_bad: bool = False  # go on without files that cannot be decoded
     split_seed: int = 0
+    columns: tuple[str, ...] = ()  # of a manifest: `path=file`, which column is the path, label, split or group
+    group: str | None = None  # what belongs together: a column; of a folder `parent`, or a regular expression on names
+    split_file: str | None = None  # a run, or its split.json, whose split is taken over
+    folds: int = Field(0, ge=0, le=100)  # parts of which each is the test split of one run; 0: no folds
+    fold: int | None = Field(None, ge=1)  # which of them is this run's test split; None: of the group of all of them
+
+    @model_validator(mode="after")
+    def _check_folds(self) -> DataConfig:
+        if self.folds == 1 or (self.fold or 0) > self.folds:
+            raise PydanticCustomError("folds", "at least 2 folds, and a fold of these")
+        if self.folds and self.split_file is not None:
+            raise PydanticCustomError("folds", "folds make splits of their own: leave out either folds or split_file")
+        return self
 
 
 class OptimConfig(_Part):
@@ -66,13 +83,28 @@ class SmallFirstConfig(_Part):
     scale: float = Field(0.5, gt=0, lt=1)  # of both sides
 
 
+class FreezeConfig(_Part):
+    """What stays as it was learned elsewhere, where a training starts from pretrained weights or another run's."""
+
+    what: str = "none"  # none, backbone (all but the head), or how many stages, counted from the input
+    until: float = Field(1.0, gt=0, le=1)  # the fraction of all steps for which it is frozen
+    cached: bool = True  # a backbone that stays frozen computes its features once, and only the head is trained on them
+
+
 class RunConfig(_Part):
     """One run: `config.yaml` is exactly this."""
 
     recipe: str
     data: DataConfig
     model: str
-    weights: str | None = None  # a .pth or .safetensors file to start from
+    pretrained: str | None = (
+        None  # start from timm's weights: `hub`, or a .pth or .safetensors file of the same network
+    )
+    weights: str | None = None  # start from another run, or from a .pth or .safetensors file that fits exactly
+    freeze: FreezeConfig = FreezeConfig()
+    lr_decay: float = Field(
+        1.0, gt=0, le=1
+    )  # lr of each stage, over that of the next one above; the head has all of it
     standardize: bool = True  # by train mean and std; False: only rescaled to [-1, 1]
     augment: tuple[str, ...] = ()
     optim: OptimConfig = OptimConfig()
@@ -80,15 +112,28 @@ class RunConfig(_Part):
     ema: EmaConfig = EmaConfig()
     small_first: SmallFirstConfig = SmallFirstConfig()
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    epochs: int = Field(ge=0)
+    epochs: int | None = Field(ge=0)  # passes over the training images; None: as many as `minutes` allow
+    minutes: float | None = Field(None, gt=0)  # for all from the first weights to the report; None: as the epochs take
+    patience: int = Field(0, ge=0)  # epochs without a better one on val, after which the run ends; 0: never
     min_steps: int = Field(0, ge=0)  # where the data is so small that the epochs hold fewer steps, more epochs are run
     batch_size: int = Field(ge=1)
+    balance: Balance = (
+        "none"  # classes of few images count as much as others: by weights of the loss, or drawn more often
+    )
     part_size: int = Field(0, ge=0)  # on a CPU, each core takes so many images of the batch through the network; 0: all
     views: Views = "one"  # of each image, whose logits are averaged at test time
     precision: Precision = "auto"  # of the network's arithmetic; the weights stay float32
     log_interval: int = Field(0, ge=0)  # steps between two running losses; 0: about six an epoch, not printed
     seed: int = Field(0, ge=0, lt=2**63)
     device: str = "auto"
+
+    @model_validator(mode="after")
+    def _one_length(self) -> RunConfig:
+        if self.minutes is None and self.epochs is None:
+            raise PydanticCustomError("length", "a run needs epochs, or minutes")
+        if self.minutes is not None and self.epochs is not None:
+            raise PydanticCustomError("length", "minutes and epochs both say when the run ends: give one of them")
+        return self
 
     def with_values(self, values: Mapping[str, Any]) -> RunConfig:
         """A copy with `{"optim.lr": 0.1, ...}` set; texts are read as YAML. Raises ConfigError naming every bad one."""
@@ -114,12 +159,13 @@ class RunConfig(_Part):
         """Read config.yaml, which names every setting. Raises RunError."""
         try:
             tree = yaml.safe_load(text)
-            config = validated(RunConfig, {**_BEFORE, **tree} if isinstance(tree, dict) else tree)
+            tree = _over(_BEFORE, tree) if isinstance(tree, dict) else tree
+            config = validated(RunConfig, tree)
             if not text.endswith("\n"):  # `device: cuda` cut short may still be a device
                 raise ConfigError("cut short")
         except (yaml.YAMLError, ConfigError):
             raise RunError(f"{where} is damaged: restore it, or train anew") from None
-        lacking = [path for path in _paths(config.model_dump()) if path not in _paths({**_BEFORE, **tree})]
+        lacking = [path for path in _paths(config.model_dump()) if path not in _paths(tree)]
         if lacking:  # a default could differ from what was run
             raise RunError(f"{where} is damaged (lacks {lacking[0]}): restore it, or train anew")
         return config
@@ -129,7 +175,9 @@ class RunConfig(_Part):
 # config.yaml, so that a file cut short does not pass for an old one.)
 _BEFORE = {
     "ema": EmaConfig().model_dump(), "small_first": SmallFirstConfig().model_dump(), "part_size": 0, "views": "one",
-    "precision": "fp32",
+    "precision": "fp32", "pretrained": None, "freeze": FreezeConfig().model_dump(), "lr_decay": 1.0,
+    "minutes": None, "patience": 0, "balance": "none",
+    "data": {"columns": [], "group": None, "split_file": None, "folds": 0, "fold": None, "resize": "crop"},
 }  # fmt: skip
 
 # The settings that have an option, and a keyword in Python, of their own.
@@ -138,7 +186,9 @@ EVERYDAY = {
     "optimizer": "optim.name", "lr": "optim.lr", "momentum": "optim.momentum", "weight_decay": "optim.weight_decay",
     "schedule": "schedule.name", "seed": "seed", "device": "device", "data_dir": "data.data_dir",
     "image_size": "data.image_size", "val_fraction": "data.val_fraction", "views": "views", "precision": "precision",
-    "skip_bad": "data.skip_bad",
+    "skip_bad": "data.skip_bad", "columns": "data.columns", "group": "data.group", "split": "data.split_file",
+    "resize": "data.resize", "pretrained": "pretrained", "freeze": "freeze.what",
+    "minutes": "minutes", "patience": "patience", "balance": "balance",
 }  # fmt: skip
 
 
@@ -169,9 +219,18 @@ def split_list(text: str) -> tuple[str, ...]:
 
 def data_dir_candidates(data_dir: str | None) -> list[str]:
     """Where named data sets are looked for, in this order; the last, the user's cache, is where downloads go."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    places = [data_dir, os.environ.get("FOVEA_DATA"), "data", os.path.join(cache, "fovea")]
+    places = [data_dir, os.environ.get("FOVEA_DATA"), "data", _user_cache()]
     return [place for place in places if place]
+
+
+def cache_dir() -> str:
+    """Where what was computed once is kept: `$FOVEA_CACHE`, else the user's cache."""
+    return os.environ.get("FOVEA_CACHE") or _user_cache()
+
+
+def _user_cache() -> str:
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(cache, "fovea")
 
 
 def _typed(value: Any, before: Any) -> Any:
@@ -195,8 +254,19 @@ def validated(part: type[PartT], tree: Any) -> PartT:
     try:
         return part.model_validate(tree)
     except ValidationError as error:
-        parts = [f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
+        parts = []
+        for e in error.errors():  # of a whole branch, its values would fill the screen
+            value = "" if isinstance(e["input"], dict) else f" = {e['input']!r}"
+            parts.append(f"{'.'.join(map(str, e['loc']))}{value}: {e['msg']}" if e["loc"] else e["msg"])
         raise ConfigError("; ".join(parts)) from None
+
+
+def _over(below: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
+    """`tree`, with what only `below` names; branches likewise."""
+    branches = {
+        k: _over(below[k], v) for k, v in tree.items() if isinstance(v, dict) and isinstance(below.get(k), dict)
+    }
+    return {**below, **tree, **branches}
 
 
 def _paths(tree: Mapping[str, Any], prefix: str = "") -> list[str]:

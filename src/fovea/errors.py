@@ -61,3 +61,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if len(known) > 12:
         return ""
     return f" (there are {', '.join(known)})" if known else ""
+
+
+def few(names: list[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -3,6 +3,8 @@
 config.yaml  environment.json       what was run, and on what
 results.csv  steps.csv              a row per epoch; a row per logged running loss
 metrics.json  predictions.csv       the test split
+calibration.json                    temperature and thresholds, chosen on val
+reliability.csv  coverage.csv       what probabilities were worth on the test split
 cost.json                           seconds and memory of the training, seconds of the test
 split.json                          ids that Fovea held out as val or test, where the data came without
 weights/{best,last}.safetensors     tensors only
@@ -30,7 +32,7 @@ from fovea import files
 from fovea.config import Precision, RunConfig, Views
 from fovea.data.preprocess import Preprocess
 from fovea.errors import RunError
-from fovea.metrics import METRICS_KEYS
+from fovea.metrics import METRICS_KEYS, completed
 
 FORMAT = 1  # of the run folder; raised when an older Fovea could not read a newer folder
 RESULTS_COLUMNS = ("epoch", "train_loss", "val_loss", "val_accuracy", "lr", "seconds", "images_per_second")
@@ -103,7 +105,7 @@ class Run:
     @property
     def metrics(self) -> dict[str, Any]:
         """The test split's figures."""
-        return self._table("metrics.json", METRICS_KEYS)
+        return completed(self._table("metrics.json", METRICS_KEYS))
 
     @property
     def cost(self) -> dict[str, Any]:
@@ -118,12 +120,12 @@ class Run:
     @property
     def results(self) -> list[dict[str, str]]:
         """The rows of results.csv."""
-        return _read_rows(self.path / "results.csv", RESULTS_COLUMNS)
+        return read_rows(self.path / "results.csv", RESULTS_COLUMNS)
 
     @property
     def steps(self) -> list[dict[str, str]]:
         """The rows of steps.csv."""
-        return _read_rows(self.path / "steps.csv", STEPS_COLUMNS)
+        return read_rows(self.path / "steps.csv", STEPS_COLUMNS)
 
     def has(self, name: str) -> bool:
         """Is the file there?"""
@@ -193,7 +195,7 @@ class Run:
 
 def read_predictions(folder: Path) -> list[dict[str, str]]:
     """The rows of predictions.csv in a run folder, or in the folder of another evaluation. Raises RunError."""
-    return _read_rows(folder / "predictions.csv", PREDICTIONS_COLUMNS)
+    return read_rows(folder / "predictions.csv", PREDICTIONS_COLUMNS)
 
 
 def create_run(out: str | None, name: str) -> Path:
@@ -267,7 +269,8 @@ def read_text(path: Path) -> str:
         raise _damaged(path, str(error)) from None
 
 
-def _read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """The rows of a CSV file that has at least these columns. Raises RunError."""
     text = read_text(path)
     reader = csv.DictReader(io.StringIO(text))
     if tuple(reader.fieldnames or ())[: len(columns)] != columns:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,15 @@ Augmentation = Callable[[Tensor, Draw], Tensor | Mixed]
 
 One that changes labels, too, returns `Mixed`, and says so in its annotation: `-> Mixed`. It comes last.
 """
+
+
+def moves_pixels(function: FunctionT) -> FunctionT:
+    """Mark an augmentation that only moves pixels: it takes and gives `uint8` as well, a quarter of the bytes.
+
+    Where such ones come first, they are applied before the images become floats. Stands below `@augmentation`.
+    """
+    function.moves_pixels = True  # type: ignore[attr-defined]
+    return function
 
 
 def mixes_labels(function: Callable[..., object]) -> bool:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from fovea import registry
 from fovea.augment.types import Augmentation, Draw, Mixed, mixes_labels
-from fovea.data.preprocess import Preprocess, to_unit
+from fovea.data.balance import balanced_order
+from fovea.data.preprocess import Preprocess, Standardize, to_unit
 from fovea.data.types import Split
 from fovea.errors import ConfigError
 
-# Small batches are made several at a time, about this many images: at batch 4, what an operation costs does not depend
+# Small batches are made several at a time, about this many pixels: at batch 4, what an operation costs does not depend
 # on its size (EXPERIMENTS.md).
-_CHUNK = 256
+_CHUNK_PIXELS = 256 * 32 * 32
 
 
 class Loader:
@@ -28,15 +30,17 @@ class Loader:
 
     def __init__(
         self, split: Split, preprocess: Preprocess, batch_size: int, device: torch.device, seed: int = 0,
-        augment: Sequence[str] = (), shuffle: bool = False, num_classes: int | None = None,
+        augment: Sequence[str] = (), shuffle: bool = False, num_classes: int | None = None, balanced: bool = False,
     ) -> None:  # fmt: skip
-        self._split = split if device.type == "cpu" else replace(split, store=split.images.to(device), rows=None)
+        self._split = split if device.type == "cpu" or not _fits(split, device) else _moved(split, device)
+        self._on_host = self._split.store.device.type == "cpu"
         self._labels = split.labels.to(device)
         self._preprocess = preprocess
         self.batch_size = batch_size
         self._device = device
         self._seed = seed
         self._augmentations = build_augmentations(augment)
+        self._num_movers = num_movers(augment)
         self._num_classes = num_classes or 0
         mixer = mixing(augment)
         if mixer and batch_size == 1:
@@ -44,6 +48,7 @@ class Loader:
         if mixer and not num_classes:
             self._num_classes = int(split.labels.max()) + 1
         self._shuffle = shuffle
+        self._balanced = balanced  # an epoch of as many images, but of all classes equally many
 
     def __len__(self) -> int:
         """Batches in an epoch; the last may be smaller."""
@@ -58,7 +63,10 @@ class Loader:
         """Row numbers in the order in which epoch `epoch` (from 1) takes them, `(N,) int64` on the CPU."""
         if not self._shuffle:
             return torch.arange(len(self._labels))
-        return torch.randperm(len(self._labels), generator=self._generator(epoch, torch.device("cpu")))
+        generator = self._generator(epoch, torch.device("cpu"))
+        if self._balanced:
+            return balanced_order(self._labels.cpu(), generator)
+        return torch.randperm(len(self._labels), generator=generator)
 
     def epoch(self, epoch: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield `(B, C, H, W) float32` standardized images and `(B,) int64` labels.
@@ -67,24 +75,64 @@ class Loader:
         """
         generator = self._generator(epoch, self._device)
         standardize = self._preprocess.standardizer(self._device)
+        finish = Standardize(self._preprocess, self._device)
         # Augmentations may mix the images of a batch: they see one at a time.
-        together = 1 if self._augmentations else max(1, _CHUNK // self.batch_size)
-        for rows in torch.split(self.order(epoch).to(self._device), together * self.batch_size):
-            images = to_unit(self._split.pick(rows))
+        pixels = self.batch_size * self._split.store.shape[2] * self._split.store.shape[3]
+        together = 1 if self._augmentations else max(1, _CHUNK_PIXELS // pixels)
+        for picked in torch.split(self.order(epoch), together * self.batch_size):
+            rows = picked.to(self._device)
+            images = self._images(picked if self._on_host else rows)
             draw = Draw(generator, epoch, rows, self._seed)
             labels = self._labels[rows]
-            for augment in self._augmentations:
+            for augment in self._augmentations[: self._num_movers]:
+                images = cast(Tensor, augment(images, draw))
+            if self._num_movers == len(self._augmentations):
+                images = finish(images)
+            else:
+                images = to_unit(images)
+            for augment in self._augmentations[self._num_movers :]:
                 changed = augment(images, draw)
                 if isinstance(changed, Mixed):
                     images, labels = changed.images, changed.targets(labels, self._num_classes)
                 else:
                     images = changed
-            images = standardize(images)
+            if self._num_movers < len(self._augmentations):
+                images = standardize(images)
             yield from zip(torch.split(images, self.batch_size), torch.split(labels, self.batch_size), strict=True)
+
+    def _images(self, rows: Tensor) -> Tensor:
+        """`(B, C, H, W) uint8` on the device."""
+        images = self._split.pick(rows)
+        if self._on_host and self._device.type == "cuda":  # the copy goes on beside what the device computes
+            return images.pin_memory().to(self._device, non_blocking=True)
+        return images.to(self._device)
 
     def _generator(self, epoch: int, device: torch.device) -> torch.Generator:
         # An odd multiplier keeps (seed, epoch) pairs apart; the modulus keeps the seed within 63 bits.
         return torch.Generator(device).manual_seed((self._seed * 1_000_003 + epoch) % 2**63)
+
+
+def _fits(split: Split, device: torch.device) -> bool:
+    """Is there so much room on the device that the network will not miss what the images take?"""
+    if device.type != "cuda":
+        return True
+    return len(split) * split.store[:1].numel() < torch.cuda.mem_get_info(device)[0] / 2
+
+
+def _moved(split: Split, device: torch.device) -> Split:
+    """The split with its images on the device, brought there some at a time."""
+    store = torch.empty((len(split), *split.store.shape[1:]), dtype=torch.uint8, device=device)
+    start = 0
+    for images in split.chunks():
+        store[start : start + len(images)] = images.to(device)
+        start += len(images)
+    return replace(split, store=store, rows=None)
+
+
+def num_movers(specs: Sequence[str]) -> int:
+    """How many of them, from the first on, only move pixels."""
+    marked = [hasattr(registry.augmentation.bind(spec, num_given=2)[0], "moves_pixels") for spec in specs]
+    return [*marked, False].index(False)
 
 
 def build_augmentations(specs: Sequence[str]) -> list[Augmentation]:

@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from fovea.data.decode import decode_image
+from fovea.config import Resize
+from fovea.data.decode import Fit, decode_image
 from fovea.data.types import Split
 from fovea.errors import DataError
+
+_BLOCK = 1 << 16  # floats: 256 kB, half of a core's second-level cache
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How pictures become tensors: decode, resize the shorter side, cut the middle, rescale, standardize."""
+    """How pictures become tensors: decode, resize, rescale, standardize."""
 
     image_size: tuple[int, int]  # height, width
     channels: int  # 1 or 3
     mean: tuple[float, ...]  # per channel, of images in [0, 1]
     std: tuple[float, ...]
+    resize: Resize = "crop"  # an earlier run, which does not name it, cut the middle out
 
     def decode(self, path: Path) -> Tensor:
         """One picture as `(C, H, W) uint8`. Raises DataError naming the file."""
-        return decode_image(path, self.image_size, self.channels)[0]
+        return decode_image(path, Fit(self.image_size, self.channels, self.resize))
 
     def standardizer(self, device: torch.device) -> Callable[[Tensor], Tensor]:
         """A function from `(B, C, H, W)` float32 in [0, 1] to `(x - mean) / std`, in place."""
@@ -44,7 +53,56 @@ class Preprocess:
         """Undo `to_json`. Raises KeyError, TypeError or ValueError where a part is missing or no number."""
         height, width = map(int, value["image_size"])
         mean, std = (tuple(map(float, value[name])) for name in ("mean", "std"))
-        return Preprocess((height, width), int(value["channels"]), mean, std)
+        resize = value.get("resize", "crop")
+        if resize not in get_args(Resize):
+            raise ValueError(f"resize {resize}")
+        return Preprocess((height, width), int(value["channels"]), mean, std, resize)
+
+
+class Standardize:
+    """`(B, C, H, W) uint8` to `(x / 255 - mean) / std` float32, bit for bit as `to_unit` and `standardizer` do it.
+
+    On a CPU, block by block: each goes through all four operations while it is in a core's cache, where whole batches
+    would travel to memory and back for every one (benchmarks/folder.md). By NumPy, whose threads, unlike PyTorch's, do
+    not wait for each other at every operation.
+    """
+
+    def __init__(self, preprocess: Preprocess, device: torch.device) -> None:
+        self._whole = preprocess.standardizer(device)
+        self._mean, self._std = (np.array(each, np.float32) for each in (preprocess.mean, preprocess.std))
+        self._blockwise = device.type == "cpu"
+        self._num_threads = torch.get_num_threads()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Leaves `images` as they are."""
+        if not self._blockwise or images.numel() < 2 * _BLOCK:
+            return self._whole(to_unit(images))
+        result = torch.empty(images.shape)
+        pixels, values = images.numpy(), result.numpy()
+        step = max(1, _BLOCK // (images.shape[2] * images.shape[3]))
+
+        def work(start: int, stop: int) -> None:
+            for first in range(start, stop, step):
+                block = slice(first, min(first + step, stop))
+                for channel, (mean, std) in enumerate(zip(self._mean, self._std, strict=True)):
+                    part = values[block, channel]
+                    np.copyto(part, pixels[block, channel])
+                    np.divide(part, np.float32(255), out=part)
+                    np.subtract(part, mean, out=part)
+                    np.divide(part, std, out=part)
+
+        bounds = [len(pixels) * share // self._num_threads for share in range(self._num_threads + 1)]
+        own, *rest = itertools.pairwise(bounds)
+        others = [_threads().submit(work, *pair) for pair in rest]
+        work(*own)
+        for other in others:
+            other.result()
+        return result
+
+
+@lru_cache(maxsize=1)
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor()
 
 
 def to_unit(images: Tensor) -> Tensor:
@@ -58,7 +116,8 @@ def statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
     counts = torch.zeros(split.store.shape[1], 256, dtype=torch.float64)
     for part in split.chunks():
         for channel, values in enumerate(part.unbind(1)):
-            counts[channel] += torch.bincount(values.flatten(), minlength=256)
+            rows = values.reshape(len(part), -1).contiguous().numpy()
+            counts[channel] += torch.tensor(Image.fromarray(rows).histogram())  # six times as fast as bincount
     counts /= counts[0].sum()
     values = torch.arange(256, dtype=torch.float64) / 255
     mean = counts @ values

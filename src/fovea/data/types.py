@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +15,7 @@ from torch import Tensor
 from fovea.config import DataConfig
 
 SPLITS = ("train", "val", "test")
+CHUNK_BYTES = 8 << 20  # of images that are looked at together: counting values takes ten times that in memory
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class RawSplit:
     images: Tensor | Sequence[Picture]
     labels: Sequence[int]
     ids: Sequence[str]  # what a person would call each image: a relative path, or `test/17`
+    groups: Sequence[str] | None = None  # images of one group stay on one side of every split
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class RawData:
 
     classes: tuple[str, ...]
     splits: dict[str, RawSplit]
+    bad: Mapping[str, str] = field(default_factory=dict)  # what had to be left out, by id, row or path, and why
+    notes: tuple[str, ...] = ()  # what was left out with good reason
 
 
 @dataclass(frozen=True)
@@ -67,15 +71,19 @@ class Split:
 
     def pick(self, rows: Tensor) -> Tensor:
         """The images of some rows, `(B, C, H, W) uint8`: of a mapped store, only these are read."""
-        return self.store[rows if self.rows is None else self.rows[rows]]
+        rows = rows if self.rows is None else self.rows[rows]
+        if self.store.device.type == "cpu":  # PyTorch shares this out among threads that then wait for each other
+            return torch.from_numpy(self.store.numpy().take(rows.numpy(), axis=0))
+        return self.store.index_select(0, rows)
 
     def take(self, rows: Tensor) -> Split:
         """The given rows as a split of their own, on the same store."""
         ids = tuple(self.ids[i] for i in rows.tolist())
         return Split(self.store, self.labels[rows], ids, rows if self.rows is None else self.rows[rows])
 
-    def chunks(self, size: int = 2000) -> Iterator[Tensor]:
-        """All images in order, `(at most size, C, H, W) uint8` at a time."""
+    def chunks(self) -> Iterator[Tensor]:
+        """All images in order, `(B, C, H, W) uint8`, some megabytes at a time."""
+        size = max(1, CHUNK_BYTES // max(1, self.store[:1].numel()))
         return (self.pick(rows) for rows in torch.split(torch.arange(len(self)), size))
 
     def counts(self, num_classes: int) -> list[int]:
@@ -108,6 +116,7 @@ class FileFacts:
     modes: Counter[str] = field(default_factory=Counter)
     skipped: dict[str, str] = field(default_factory=dict)  # id: why it cannot be decoded
     files: dict[str, FileFact] = field(default_factory=dict)  # by id; empty where the data came decoded
+    notes: list[str] = field(default_factory=list)  # what was decided on the way: one line each, for the log
 
 
 @dataclass(frozen=True)
@@ -119,6 +128,7 @@ class Dataset:
     splits: dict[str, Split]
     facts: FileFacts
     held_out: dict[str, list[str]]  # ids of the splits that Fovea made itself (none where the data came split)
+    groups: Mapping[str, str] = field(default_factory=dict)  # id: group; images of one group stay on one side
 
     @property
     def name(self) -> str:

@@ -32,6 +32,8 @@ class Cost:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         self._parts = dict.fromkeys(PARTS, 0.0)
+        self._laps = dict.fromkeys(PARTS, 0)
+        self._here = dict.fromkeys(PARTS, 0.0)
         self._train_seconds = 0.0
         self._peak: float | None = None
 
@@ -39,9 +41,19 @@ class Cost:
         """All time since the last lap went into `part`; whoever calls has waited for the device."""
         now = time.perf_counter()
         self._parts[part] += now - self._last
+        self._here[part] += now - self._last
+        self._laps[part] += 1
         self._last = now
         if part in ("setup", "step"):
             self._train_seconds = sum(self._parts.values())
+
+    def elapsed(self) -> float:
+        """Seconds until now, those of earlier processes included."""
+        return sum(self._parts.values()) + time.perf_counter() - self._last
+
+    def mean(self, part: str) -> float | None:
+        """Seconds of a lap of `part` in this process; None where there was none yet."""
+        return self._here[part] / self._laps[part] if self._laps[part] else None
 
     def summary(self) -> dict[str, float | None]:
         """What cost.json holds.

@@ -8,21 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fovea import files, registry
+from fovea.calibration import Calibration, calibrate, probabilities, read_calibration, trust_metrics, write_curves
 from fovea.data.loader import Loader
 from fovea.data.preprocess import Preprocess
 from fovea.data.types import Dataset, Split
 from fovea.device import autocast, exact_float32, memory_errors, precision_here
 from fovea.engine.views import views_of
 from fovea.errors import DataError, RunError
-from fovea.metrics import compute_metrics
+from fovea.metrics import compute_metrics, plain_metrics
 from fovea.models.base import Model, build_model
 from fovea.run import PREDICTIONS_COLUMNS, Run, load_weights
 
-BATCH_SIZE = 500  # images at a time without gradients: large enough to be fast, small enough for any memory
+# Images at a time without gradients: large enough to be fast, small enough for any memory; fewer above 64×64 pixels.
+BATCH_SIZE, _BATCH_PIXELS = 500, 500 * 64 * 64
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,11 @@ def measure(
     model.eval()
     begun = time.perf_counter()
     single, single_seconds = torch.empty(0), 0.0
+    height, width = preprocess.image_size
+    batch_size = max(1, min(BATCH_SIZE, _BATCH_PIXELS // (height * width)))
     hint = "end what else uses it, or take another --device"
-    with torch.inference_mode(), exact_float32(), memory_errors(f"on {device} for {BATCH_SIZE} images at a time", hint):
-        loader = Loader(split, preprocess, BATCH_SIZE, device)
+    with torch.inference_mode(), exact_float32(), memory_errors(f"on {device} for {batch_size} images at a time", hint):
+        loader = Loader(split, preprocess, batch_size, device)
         for number, (weight, view) in enumerate(views_of(views)):
             with autocast(precision, device):
                 seen = torch.cat([model(view(images)).float().cpu() for images, _ in loader.epoch()])
@@ -93,23 +96,46 @@ def evaluate_split(
 ) -> dict[str, Any]:
     """Evaluate the run's best weights on one split, by the run's views or others.
 
-    Writes metrics.json, predictions.csv and, into cost.json, the seconds that it took: what repeats when it is measured
-    again stays apart from what does not.
+    Writes metrics.json, predictions.csv, reliability.csv, coverage.csv and, into cost.json, the seconds that it took: what
+    repeats when it is measured again stays apart from what does not.
     """
     info = run.info
     split = match_classes(dataset, split_name, info.classes, info.preprocess)
     views = views or info.views
     precision = precision_here(info.precision, device)
     found = measure(load_model(run, device), split, info.preprocess, device, views, precision)
+    calibration = read_calibration(run)
     metrics = compute_metrics(found.logits, split.labels, info.classes, split_name, len(views_of(views)))
-    single = compute_metrics(found.single, split.labels, info.classes, split_name)
-    metrics["single_view"] = {key: single[key] for key in ("accuracy", "accuracy_interval", "loss")}
-    files.write_csv(out / "predictions.csv", PREDICTIONS_COLUMNS, prediction_rows(found.logits, split, info.classes))
+    metrics["single_view"] = plain_metrics(found.single, split.labels)
+    metrics |= trust_metrics(found.logits, split.labels, calibration)
+    rows = prediction_rows(found.logits, split, info.classes, calibration.temperature)
+    files.write_csv(out / "predictions.csv", PREDICTIONS_COLUMNS, rows)
+    write_curves(out, found.logits, split.labels, calibration.temperature)
     files.write_json(out / "metrics.json", metrics)
     trained = run.cost if out == run.path else {}
     tested = {"test_seconds": found.seconds, "single_view_test_seconds": found.single_seconds}
     files.write_json(out / "cost.json", {**trained, **tested})
     return metrics
+
+
+def calibrate_run(run: Run, dataset: Dataset, device: torch.device) -> Calibration:
+    """Choose temperature and thresholds by the run's best weights on its val split; writes calibration.json.
+
+    Without a val split nothing is calibrated, and the file says so.
+    """
+    info, begun = run.info, time.perf_counter()
+    if "val" in dataset.splits:
+        split = match_classes(dataset, "val", info.classes, info.preprocess)
+        precision = precision_here(info.precision, device)
+        logits = infer(load_model(run, device), split, info.preprocess, device, info.views, precision)
+        found = calibrate(logits, split.labels)
+    else:
+        found = Calibration(
+            note="no val split, so nothing to calibrate on: --val-fraction 0.1 keeps a tenth of train apart"
+        )
+    found.save(run.path)
+    run.save_cost({**run.cost, "calibrate_seconds": time.perf_counter() - begun})
+    return found
 
 
 def match_classes(dataset: Dataset, split_name: str, classes: tuple[str, ...], preprocess: Preprocess) -> Split:
@@ -135,11 +161,13 @@ def match_classes(dataset: Dataset, split_name: str, classes: tuple[str, ...], p
     return replace(split, labels=position[split.labels])
 
 
-def prediction_rows(logits: Tensor, split: Split, classes: tuple[str, ...]) -> list[tuple[str, str, str, str, str]]:
+def prediction_rows(
+    logits: Tensor, split: Split, classes: tuple[str, ...], temperature: float
+) -> list[tuple[str, str, str, str, str]]:
     """Rows of predictions.csv."""
-    probabilities = F.softmax(logits.double(), dim=1)
-    best = probabilities.max(dim=1)
-    truth = probabilities.gather(1, split.labels[:, None]).flatten()
+    shares = probabilities(logits, temperature)
+    best = shares.max(dim=1)
+    truth = shares.gather(1, split.labels[:, None]).flatten()
     return [
         (path, classes[label], classes[prediction], f"{probability:.6f}", f"{label_probability:.6f}")
         for path, label, prediction, probability, label_probability in zip(

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fovea.config import RunConfig
+from fovea.data.balance import class_weights
+from fovea.data.types import Dataset
 from fovea.device import autocast
 from fovea.errors import ConfigError
 from fovea.models.base import Model
@@ -22,17 +24,25 @@ Backward = Callable[[Tensor, Tensor], Tensor]
 
 
 def build_backward(
-    config: RunConfig, model: Model, precision: str, device: torch.device, scaler: torch.amp.GradScaler
-) -> Backward:
+    config: RunConfig, model: Model, precision: str, device: torch.device, scaler: torch.amp.GradScaler,
+    weights: Tensor | None = None,
+) -> Backward:  # fmt: skip
     """How a step of this run gets its gradients; to be called within `device.reproducible`.
 
+    `weights` are `(K,)`: how much an image of each class counts, of a soft label each share.
     Where the batch goes through in parts, PyTorch itself is left with one thread until that block ends.
     """
 
     def mean_loss(network: Model, images: Tensor, labels: Tensor) -> Tensor:
         with autocast(precision, device):
             logits = network(images).float()
-        return F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+        if weights is None:
+            return F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+        # By the number of images, not by the sum of their weights: a batch of common classes counts for less, too, and
+        # soft labels and parts of a batch add up to the same.
+        smoothing = config.label_smoothing
+        summed = F.cross_entropy(logits, labels, weights, label_smoothing=smoothing, reduction="sum")
+        return summed / len(labels)
 
     def whole(images: Tensor, labels: Tensor) -> Tensor:
         loss = mean_loss(model, images, labels)
@@ -44,6 +54,13 @@ def build_backward(
     parts = Parts(model, config.part_size, torch.get_num_threads())
     torch.set_num_threads(1)  # torch's idle threads spin for a while, and take a core from a part
     return lambda images, labels: parts.backward(images, labels, mean_loss)
+
+
+def loss_weights(config: RunConfig, dataset: Dataset, device: torch.device) -> Tensor | None:
+    """`(K,)` weights of the classes where the config balances the loss, else None."""
+    if config.balance != "loss":
+        return None
+    return class_weights(dataset.train.counts(len(dataset.classes))).to(device)
 
 
 def check_parts(part_size: int, model: Model) -> None:

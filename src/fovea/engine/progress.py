@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 _REFRESH_SECONDS = 0.1
+_TELL_SECONDS = 5.0  # of work, after which the time left can be told, and is worth telling
 
 
 class Display:
@@ -35,34 +36,41 @@ class Display:
         else:
             print(text, file=self._lines, flush=True)
 
-    def start(self, total: int) -> None:
-        """Start a bar over `total` images."""
-        self._begun, self._total = time.perf_counter(), total
-        if self._live and total:
+    def start(self, total: int = 0) -> None:
+        """Start a bar over `total` images; without it, `advance` is told what share is done."""
+        self._begun, self._total, self._told = time.perf_counter(), total, ""
+        if self._live:
             self._bar = Progress(
                 TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
                 TextColumn("{task.fields[rate]}"), console=Console(stderr=True), transient=True,
             )  # fmt: skip
-            self._task = self._bar.add_task("", total=total, rate="")
+            self._task = self._bar.add_task("", total=1.0, rate="")
             self._bar.start()
 
-    def advance(self, done: int, what: str) -> None:
-        """`done` of the total are through; cheap enough to be called at every step."""
-        if self._bar is None:
-            return
+    def advance(self, done: int, what: str, share: float | None = None, left: float | None = None) -> None:
+        """`done` images are through; cheap enough to be called at every step. Without a bar, the time left is
+        said once, within the first `what`.
+
+        Args:
+            share: of all the work, 0 to 1; by default that of the images.
+            left: seconds to the end; by default those at the rate so far.
+        """
         now = time.perf_counter()
-        if now >= self._next:
-            self._next = now + _REFRESH_SECONDS
-            rate = f"{self.rate(done):,.0f} images/s, {self.time_left(done)} left"
-            self._bar.update(self._task, completed=done, description=what, rate=rate)
-
-    def rate(self, done: int) -> float:
-        """Images a second since the start."""
-        return done / max(1e-9, time.perf_counter() - self._begun)
-
-    def time_left(self, done: int) -> str:
-        """`m:ss` until the total, at the rate so far."""
-        return clock((self._total - done) / max(1e-9, self.rate(done)))
+        if now < self._next or self._quiet:
+            return
+        self._next = now + _REFRESH_SECONDS
+        rate = done / max(1e-9, now - self._begun)
+        share = done / max(1, self._total) if share is None else share
+        left = (self._total - done) / max(1e-9, rate) if left is None else left
+        if self._bar is not None:
+            self._bar.update(
+                self._task, completed=share, description=what, rate=f"{rate:,.0f} images/s, {clock(left)} left"
+            )
+            return
+        self._told = self._told or what
+        if what == self._told and now - self._begun > _TELL_SECONDS:  # later, the lines of epochs say it
+            self._told = "said"
+            self.say(f"about {clock(left)} left")
 
     def __enter__(self) -> Display:
         return self

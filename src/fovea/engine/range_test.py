@@ -7,13 +7,15 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from fovea.config import RunConfig
 from fovea.data.loader import Loader
 from fovea.data.preprocess import Preprocess
 from fovea.data.types import Dataset
 from fovea.device import pick_device, reproducible
-from fovea.engine.gradients import build_backward
+from fovea.engine.finetune import Freezing
+from fovea.engine.gradients import build_backward, loss_weights
 from fovea.engine.progress import Display
 from fovea.errors import ConfigError
 from fovea.models.base import Model
@@ -55,19 +57,23 @@ def range_test(
         torch.manual_seed(config.seed)
         loader = Loader(
             dataset.train, preprocess, config.batch_size, device, config.seed, config.augment, shuffle=True,
-            num_classes=len(dataset.classes),
+            num_classes=len(dataset.classes), balanced=config.balance == "sample",
         )  # fmt: skip
-        lrs, losses = _train(config, loader, model.to(device).train(), precision, device, display)
+        model.to(device).train()
+        Freezing(config.freeze, model, len(dataset.classes)).at(1)  # what is frozen to the end
+        weights = loss_weights(config, dataset, device)
+        lrs, losses = _train(config, loader, model, precision, device, display, weights)
     return propose(lrs, losses, falls=build_schedule(config.schedule, 100)(99) < 0.5)
 
 
 def _train(
-    config: RunConfig, loader: Loader, model: Model, precision: str, device: torch.device, display: Display
-) -> tuple[list[float], list[float]]:
-    optimizer = build_optimizer(config.optim, model)
+    config: RunConfig, loader: Loader, model: Model, precision: str, device: torch.device, display: Display,
+    weights: Tensor | None,
+) -> tuple[list[float], list[float]]:  # fmt: skip
+    optimizer = build_optimizer(config.optim, model, config.lr_decay)
     scales = [None if group.get("own_lr") else group["lr"] / config.optim.lr for group in optimizer.param_groups]
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    backward = build_backward(config, model, precision, device, scaler)
+    backward = build_backward(config, model, precision, device, scaler, weights)
     num_steps = min(MAX_STEPS, max(MIN_STEPS, NUM_IMAGES // config.batch_size))
     display.start(num_steps * config.batch_size)
     batches = itertools.chain.from_iterable(loader.epoch(epoch) for epoch in itertools.count(1))

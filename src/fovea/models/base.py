@@ -26,12 +26,76 @@ class Model(nn.Module):
         """
         return [{"params": list(self.parameters())}]
 
+    def feature_layer(self) -> str | None:
+        """The module, by its name, whose output heat maps look at: the last that still has places (Grad-CAM).
+
+        By default None: the last to run that gives `(B, C, H, W)` with more than one place.
+        """
+        return None
+
     def hidden_weights(self) -> list[Tensor]:
         """The weights that turn features into features, which `muon` orthogonalizes; by default those of all linear
         and convolution layers but the last, which gives the logits (Jordan et al. 2024: neither embeddings nor head).
         """
-        layers = (m for m in self.modules() if isinstance(m, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)))
-        return [layer.weight for layer in layers if layer.weight.requires_grad][:-1]
+        return [layer.weight for layer in self._layers() if layer.weight.requires_grad][:-1]
+
+    def by_depth(self) -> list[list[Tensor]]:
+        """All parameters and buffers by depth, from the input on; the last ones are the head's: those of the one linear
+        or convolution layer that gives the logits. Fine-tuning freezes, slows down and replaces by them.
+
+        By default the order of registration counts, the head is the last layer, and a stage is a child of the model, or
+        of a Sequential in it, with the norms that follow. Raises ConfigError where there is no such layer.
+        """
+        layers = self._layers()
+        if not layers:
+            raise ConfigError(f"{type(self).__name__} has no layer that gives the logits: override by_depth()")
+        head = tensors_of(layers[-1])
+        seen = set(map(id, head))
+        stages: list[list[Tensor]] = [[]]
+        for unit in self._units():
+            own = [tensor for module in unit for tensor in tensors_of(module) if id(tensor) not in seen]
+            seen.update(map(id, own))
+            if _has_weights(own) and _has_weights(stages[-1]):
+                stages.append([])
+            stages[-1] += own
+        return [*filter(None, stages), head]
+
+    def adapt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of the same network for other classes, channels or sizes, changed to fit this one as far as they can be.
+
+        By default, filters on RGB become filters on gray by their sum, and back in thirds: a gray image gives the same.
+        """
+        changed = dict(state)
+        for name, own in self.state_dict().items():
+            found = state.get(name)
+            if found is None or own.ndim != 4 or found.ndim != 4:
+                continue
+            if (own.shape[1], found.shape[1]) == (1, 3):
+                changed[name] = found.sum(1, keepdim=True)
+            elif (own.shape[1], found.shape[1]) == (3, 1):
+                changed[name] = found.expand(-1, 3, -1, -1) / 3
+        return changed
+
+    def _layers(self) -> list[nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d]:
+        return [m for m in self.modules() if isinstance(m, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))]
+
+    def _units(self) -> list[list[nn.Module]]:
+        """The model's own tensors, then its children, Sequentials opened; each with all that is within."""
+        children = [
+            grandchild
+            for child in self.children()
+            for grandchild in (child.children() if isinstance(child, (nn.Sequential, nn.ModuleList)) else [child])
+        ]
+        return [[self], *(list(child.modules()) for child in children)]
+
+
+def tensors_of(module: nn.Module) -> list[Tensor]:
+    """The module's own parameters and buffers, not those of its parts."""
+    return [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+
+
+def _has_weights(tensors: list[Tensor]) -> bool:
+    return any(tensor.ndim >= 2 for tensor in tensors)
 
 
 def build_model(spec: str, num_classes: int, channels: int, image_size: tuple[int, int]) -> Model:

@@ -17,7 +17,7 @@ from fovea.registry import model
 FORMS = ("record",)
 
 # kernel, stride, padding, most filters (each with its negative besides)
-_STEMS = {"overlap": (2, 1, 0, 12), "stride": (4, 2, 1, 32)}
+_STEMS = {"overlap": (2, 1, 0, 12), "stride": (4, 2, 1, 32), "patch": (8, 4, 2, 32)}
 
 
 class Record(Model):
@@ -50,7 +50,7 @@ class Record(Model):
                 before = width
         self.stages = nn.Sequential(*layers)
         self.head = nn.Linear(before, num_classes, bias=False)
-        # The record's head learns 12.6 times as fast as its biases; the same, as a factor of its output (SGD moves it
+        # The record's head learns 12.6 times as fast as its biases; the same, as a factor of its input (SGD moves it
         # by the square), with weights that begin so much smaller.
         gain = math.sqrt(0.67 / 0.053)
         nn.init.normal_(self.head.weight, std=1 / gain)
@@ -60,15 +60,20 @@ class Record(Model):
         """`(B, C, H, W)` to `(B, K)` logits."""
         x = self.whiten(images.contiguous(memory_format=torch.channels_last)) + self.bias[:, None, None]
         x = self.stages(x)
-        logits: Tensor = self.head(torch.amax(x, dim=(2, 3))) * self._scale
+        logits: Tensor = self.head(torch.amax(x, dim=(2, 3)) * self._scale)
         return logits
 
     def init_from_data(self, images: Tensor) -> None:
         """Filters that turn the patches of `(N, C, H, W)` images into uncorrelated numbers of variance 1."""
-        kernel = self.whiten.kernel_size[0]
-        images = images[:: max(1, len(images) // 500)]  # hundreds of thousands of patches: more change nothing
+        kernel, stride = self.whiten.kernel_size[0], self.whiten.stride[0]
+        step = stride if stride > 2 else 1
+        # Hundreds of thousands of patches: more change nothing. Of large pictures fewer, so that they fit into 500 MB.
+        numbers = self.whiten.weight[0].numel() * (images.shape[2] // step) * (images.shape[3] // step)
+        images = images[:: max(1, len(images) // max(50, min(500, 40_000_000 // numbers)))]
         # (N, C, H', W', k, k) to rows of C·k·k, in the order of a filter's weights
-        patches = images.unfold(2, kernel, 1).unfold(3, kernel, 1).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(0, 2)
+        patches = (
+            images.unfold(2, kernel, step).unfold(3, kernel, step).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(0, 2)
+        )
         covariance = patches.T.double() @ patches.double() / len(patches)
         variances, directions = torch.linalg.eigh(covariance)
         half = len(self.whiten.weight) // 2
@@ -104,17 +109,19 @@ def record(
     """The network of the CIFAR-10 speed records; its first layer comes from the data.
 
     Args:
-        widths: channels of each stage, each of which halves the image (under stem=stride, not the first).
+        widths: channels of each stage, each of which halves the image (under stem=stride and patch, not the first).
         depths: convolutions of each stage.
-        stem: overlap (2×2 patches) or stride (4×4 patches, two pixels apart: a quarter of the work in the first stage).
-        filters: of the first layer, each with its negative besides; 0: 12, or 32 under stem=stride.
+        stem: overlap (2×2 patches), stride (4×4 patches, two pixels apart: a quarter of the work in the first stage), or
+            patch (8×8, four apart, for pictures of some 100 pixels: a sixteenth).
+        filters: of the first layer, each with its negative besides; 0: 12, or 32 under stem=stride and patch.
     """
     if stem not in _STEMS:
-        raise ConfigError(f"record:stem={stem}: there are {' and '.join(_STEMS)}")
+        raise ConfigError(f"record:stem={stem}: there are {', '.join(_STEMS)}")
     sizes, counts = _numbers("widths", widths), _numbers("depths", depths)
     if len(sizes) != len(counts):
         raise ConfigError(f"record: widths={widths} and depths={depths} differ in their number of stages")
-    check_size("record", image_size, 2 ** len(sizes) + (1 if stem == "overlap" else 0))
+    stride = _STEMS[stem][1]
+    check_size("record", image_size, 2 ** len(sizes) + 1 if stride == 1 else stride * 2 ** (len(sizes) - 1))
     if filters < 0:
         raise ConfigError(f"record:filters={filters} must be at least 1 (0: as many as suit the stem)")
     return Record(num_classes, channels, sizes, counts, stem, filters)

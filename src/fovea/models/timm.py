@@ -1,9 +1,10 @@
-"""Any network of timm (PyTorch Image Models, Wightman 2019) with fresh weights; the package is an extra."""
+"""Any network of timm (PyTorch Image Models, Wightman 2019), with fresh weights or timm's own; the package is an extra."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -12,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fovea.config import OptimConfig
-from fovea.errors import ConfigError, UnknownName
-from fovea.models.base import Model
+from fovea.errors import ConfigError, RunError, UnknownName, few
+from fovea.models.base import Model, tensors_of
 from fovea.models.blocks import decay_weights_only
 from fovea.registry import model
 
@@ -33,10 +34,13 @@ class TimmModel(Model):
     leaves the network, and so the shapes and names of its weights, as timm has them.
     """
 
-    def __init__(self, network: nn.Module, size: tuple[int, int]) -> None:
+    def __init__(
+        self, network: nn.Module, size: tuple[int, int], adapt: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+    ) -> None:
         super().__init__()
         self.network = network
         self.size = size
+        self._adapt = adapt
         # The weights go by timm's own names, so that files travel both ways.
         self.register_state_dict_post_hook(_without_prefix)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_with_prefix)  # type: ignore[no-untyped-call]
@@ -53,12 +57,46 @@ class TimmModel(Model):
         spares = getattr(self.network, "no_weight_decay", None)
         return decay_weights_only(self, {_PREFIX + name for name in spares()} if spares is not None else ())
 
+    def by_depth(self) -> list[list[Tensor]]:
+        """By the depth that timm gives each parameter (its group_matcher), where the network has one."""
+        head = self.network.get_classifier()  # type: ignore[operator]
+        if not isinstance(head, (nn.Linear, nn.Conv2d)):
+            kind = f"{type(head).__name__}, no one linear layer"
+            raise ConfigError(f"the head of {type(self.network).__name__} is a {kind}: it cannot be told from the rest")
+        matcher: Any = getattr(self.network, "group_matcher", None)
+        if matcher is None:
+            return super().by_depth()
+        depths = timm_library().models.group_parameters(self.network, matcher(coarse=False), reverse=True)
+        own = set(map(id, tensors_of(head)))
+        stages: list[list[Tensor]] = [[] for _ in range(max(depths.values()) + 1)]
+        for prefix, module in self.network.named_modules():
+            names = [".".join(filter(None, (prefix, name))) for name, _ in module.named_parameters(recurse=False)]
+            depth = max((depths.get(name, 0) for name in names), default=0)
+            for tensor in tensors_of(module):
+                if id(tensor) not in own:
+                    stages[depth].append(tensor)
+        return [*filter(None, stages), tensors_of(head)]
+
+    def adapt(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """By timm: input filters summed or repeated, position embeddings interpolated. Raises RunError, naming tensors."""
+        return self._adapt(state)
+
+    def feature_layer(self) -> str | None:
+        """The last stage that timm names; of a transformer's block, the norm before its attention: what comes later
+        reaches the answer by the class token alone.
+        """
+        stages = getattr(self.network, "feature_info", None)
+        if not stages:
+            return None
+        name = _PREFIX + stages[-1]["module"]
+        return f"{name}.norm1" if hasattr(self.get_submodule(name), "norm1") else name
+
 
 @model
 def timm(
     num_classes: int, channels: int, image_size: tuple[int, int], name: str, min_side: int = 128, **options: Any
 ) -> Model:
-    """Any network of the package timm by its name, with fresh weights: timm:resnet26, timm:resnet26:drop_rate=0.1.
+    """Any network of the package timm by its name: timm:resnet26, timm:resnet26:drop_rate=0.1; see --pretrained.
 
     Images are enlarged until the shorter side has `min_side` pixels, and both are multiples of 32; 0 leaves them be.
     Other options go to the network. Raises ConfigError.
@@ -68,11 +106,65 @@ def timm(
         if option in _FROM_DATA:
             raise ConfigError(f"{spec}:{option}=...: this follows from the data; leave it out")
         if option.startswith(_LOADING):
-            raise ConfigError(f"{spec}:{option}=...: only fresh weights are built; load a file with --weights")
+            raise ConfigError(f"{spec}:{option}=...: only fresh weights are built; start from timm's with --pretrained")
     size = _enlarged(image_size, min_side) if min_side > 0 else image_size
-    network = _create(_library(), spec, name, {"num_classes": num_classes, "in_chans": channels, **options}, size)
+    library = timm_library()
+    network = _create(library, spec, name, {"num_classes": num_classes, "in_chans": channels, **options}, size)
     _try(network, spec, num_classes, channels, size)
-    return TimmModel(network, size)
+
+    def adapt(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return _adapted(network, spec, name, {"in_chans": channels, **options}, size, state)
+
+    return TimmModel(network, size, adapt)
+
+
+def _adapted(
+    network: nn.Module, spec: str, name: str, options: dict[str, Any], size: tuple[int, int], state: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """`state` as timm itself takes it into a network of our channels and size, and of the file's own classes.
+
+    With other classes timm would take what fits and pass over the rest in silence.
+    """
+    library: ModuleType = timm_library()
+    config: dict[str, Any] = getattr(network, "pretrained_cfg", {})
+    classifier = network.get_classifier()  # type: ignore[operator]
+    names = [name for name, module in network.named_modules() if module is classifier] or [config.get("classifier")]
+    head, first = (state.get(f"{_first(name)}.weight") for name in (names[0], config.get("first_conv")))
+    num_classes = config.get("num_classes", 0) if head is None else len(head)
+    channels, *side = config.get("input_size", (3, 224, 224))
+    if first is not None and first.ndim == 4 and first.shape[1] in (1, 3):
+        channels = first.shape[1]
+    overlay = {
+        "state_dict": dict(state), "num_classes": num_classes, "input_size": (channels, *side), "label_offset": 0,
+    }  # fmt: skip
+    options = {**options, "num_classes": num_classes, "pretrained": True, "pretrained_cfg_overlay": overlay}
+    try:
+        with torch.random.fork_rng([]):  # what it draws is replaced
+            built = _create(library, spec, name, options, size)
+    except ConfigError as error:
+        both = (
+            {name: tensor for name, tensor in tensors.items() if name.rpartition(".")[0] != _first(names[0])}
+            for tensors in (network.state_dict(), state)
+        )
+        raise RunError(_misfit(spec, *both) or str(error)) from None
+    adapted: dict[str, Tensor] = built.state_dict()
+    return adapted
+
+
+def _first(names: str | tuple[str, ...] | None) -> str | None:
+    return names[0] if isinstance(names, tuple) else names
+
+
+def _misfit(spec: str, wanted: dict[str, Tensor], found: dict[str, Tensor]) -> str:
+    """What differs between a network's tensors and a file's."""
+    other = [
+        f"{name} ({list(found[name].shape)}, not {list(tensor.shape)})"
+        for name, tensor in wanted.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    parts = {"lacks": wanted.keys() - found.keys(), "has": found.keys() - wanted.keys(), "differs in": other}
+    said = [f"{what} {few(sorted(names))}" for what, names in parts.items() if names]
+    return f"it does not fit {spec}: it " + "; it ".join(said) if said else ""
 
 
 def _enlarged(image_size: tuple[int, int], min_side: int) -> tuple[int, int]:
@@ -81,7 +173,7 @@ def _enlarged(image_size: tuple[int, int], min_side: int) -> tuple[int, int]:
     return height, width
 
 
-def _library() -> ModuleType:
+def timm_library() -> ModuleType:
     try:
         import timm as library
     except ModuleNotFoundError as error:

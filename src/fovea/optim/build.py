@@ -19,17 +19,18 @@ from fovea import registry
 from fovea.config import OptimConfig, RunConfig
 from fovea.errors import ConfigError
 from fovea.models.base import Model
+from fovea.optim.depth import slower_below
 from fovea.optim.schedules import bind_schedule
 
 SETTINGS = ("lr", "momentum", "weight_decay", "nesterov")
 
 
-def build_optimizer(config: OptimConfig, model: Model) -> Optimizer:
-    """The optimizer over the model's parameter groups. Raises ConfigError."""
+def build_optimizer(config: OptimConfig, model: Model, lr_decay: float = 1.0) -> Optimizer:
+    """The optimizer over the model's parameter groups; `lr_decay` is the lr of a stage over that above. Raises ConfigError."""
     function = registry.optimizer.get(_name(config.name))
     used = _used(function)
     _, options = registry.optimizer.bind(config.name, num_given=2 + len(used))
-    groups = model.param_groups(config)
+    groups = slower_below(model, model.param_groups(config), lr_decay)
     built: Optimizer = function(model, groups, **{name: getattr(config, name) for name in used}, **options)
     for group in built.param_groups:
         group["lr"] *= group.get("lr_scale", 1.0)

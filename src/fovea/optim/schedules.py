@@ -16,7 +16,7 @@ from fovea.errors import ConfigError
 from fovea.registry import schedule
 
 
-def build_schedule(config: ScheduleConfig, num_steps: int) -> Callable[[int], float]:
+def build_schedule(config: ScheduleConfig, num_steps: float) -> Callable[[float], float]:
     """The factor of the highest lr at each step (from 0) of `num_steps`, after a linear warm-up. Raises ConfigError."""
     factor = bind_schedule(config.name)
     if config.warmup and factor(0.0) < 1:

@@ -13,22 +13,24 @@ from scipy import stats
 
 from fovea import files
 from fovea.errors import RunError
+from fovea.metrics import unequal, wilson_interval
 from fovea.run import Run
 from fovea.uses import plots
 
 # What two runs of one group may differ in: luck, and where they ran.
-_NOT_SETTINGS = ("seed", "device", "data.data_dir")
+_NOT_SETTINGS = ("seed", "device", "data.data_dir", "data.fold")
 
 
 def compare(runs: Sequence[Run], out: Path | None = None) -> dict[str, Any]:
-    """Group runs that differ in nothing but the seed, and compare the groups with the first.
+    """Group runs that differ in nothing but the seed, or the fold, and compare the groups with the first.
 
     Args:
         out: a folder for compare.json and compare.png; nothing is written without it.
 
     Returns:
         `groups` (name, runs, seeds, accuracies, mean, std, interval, interval_of, train_seconds, num_parameters,
-        per_class, views, single_view_mean) and `differences` to the first group over the seeds that both have (mean, interval, p_value).
+        per_class, views, balanced_accuracy, unequal_classes, single_view_mean; of folds also folds and pooled: accuracy, interval and num_images of all tests
+        together) and `differences` to the first group over the seeds or folds that both have (mean, interval, p_value).
 
     Raises:
         RunError: a run has not been evaluated, or was tested on other data than the first.
@@ -72,6 +74,9 @@ def _check_same_test(runs: Sequence[Run]) -> None:
         if not run.has("metrics.json"):
             raise RunError(f"{run.path} has not been evaluated: run `fovea evaluate {run.path}`, or finish it")
         first, own = ((r.config.data.name, r.metrics["num_images"], r.metrics["classes"]) for r in (runs[0], run))
+        folds, own_folds = runs[0].config.data.folds, run.config.data.folds
+        if own_folds == folds > 0 and (own[0], own[2]) == (first[0], first[2]):  # folds are of about the same size
+            continue
         if own != first:
             raise RunError(
                 f"{run.path} was tested on {own[1]} images of {own[0]}, {runs[0].path} on {first[1]} of {first[0]}: "
@@ -107,6 +112,7 @@ def _describe(name: str, runs: Sequence[Run], seconds: Callable[[Run], float]) -
     metrics = [run.metrics for run in runs]
     accuracies = [m["accuracy"] for m in metrics]
     repeated = len(runs) > 1
+    folds = [run.config.data.fold for run in runs if run.config.data.fold is not None]
     per_class = []
     for k, row in enumerate(metrics[0]["per_class"]):
         values = [m["per_class"][k]["accuracy"] for m in metrics]
@@ -126,13 +132,24 @@ def _describe(name: str, runs: Sequence[Run], seconds: Callable[[Run], float]) -
         "mean": statistics.mean(accuracies),
         "std": statistics.stdev(accuracies) if repeated else None,
         "interval": _share_interval(accuracies) if repeated else metrics[0]["accuracy_interval"],
-        "interval_of": "seeds" if repeated else "test images",
+        "interval_of": ("folds" if folds else "seeds") if repeated else "test images",
+        **({"folds": folds, "pooled": _pooled(metrics)} if folds else {}),
         "train_seconds": statistics.mean(seconds(run) for run in runs),
         "num_parameters": runs[0].info.num_parameters,
         "per_class": per_class,
         "views": metrics[0]["views"],
+        "balanced_accuracy": statistics.mean(m["balanced_accuracy"] for m in metrics),
+        "unequal_classes": unequal(metrics[0]),
         "single_view_mean": statistics.mean(_single_view(m) for m in metrics),
     }
+
+
+def _pooled(metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Over the test images of all folds, each of which was tested once."""
+    num_images = sum(m["num_images"] for m in metrics)
+    num_correct = sum(round(m["accuracy"] * m["num_images"]) for m in metrics)
+    interval = list(wilson_interval(num_correct, num_images))
+    return {"accuracy": num_correct / num_images, "interval": interval, "num_images": num_images}
 
 
 def _single_view(metrics: dict[str, Any]) -> float:
@@ -150,7 +167,7 @@ def _step_seconds(run: Run) -> float:
 
 def _difference(first: dict[str, Any], group: dict[str, Any]) -> dict[str, Any]:
     """Accuracy of `group` minus that of `first`, seed by seed; a paired t-test from two common seeds on."""
-    by_seed = [dict(zip(g["seeds"], g["accuracies"], strict=True)) for g in (first, group)]
+    by_seed = [dict(zip(g.get("folds", g["seeds"]), g["accuracies"], strict=True)) for g in (first, group)]
     seeds = [seed for seed in by_seed[0] if seed in by_seed[1]]
     values = [by_seed[1][seed] - by_seed[0][seed] for seed in seeds]
     spread = len(values) > 1 and max(values) > min(values)

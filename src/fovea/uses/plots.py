@@ -84,8 +84,14 @@ def draw_curves(path: Path, results: Sequence[dict[str, str]], metrics: dict[str
 
 
 def draw_per_class(path: Path, metrics: dict[str, Any]) -> None:
-    """Accuracy of each class with its interval, best first."""
-    rows = sorted(metrics["per_class"], key=lambda row: row["accuracy"])
+    """Accuracy of each class with its interval, best first; of many classes, the 30 worst."""
+    rows = sorted(metrics["per_class"], key=lambda row: row["accuracy"])[:_MAX_NAMED_CLASSES]
+    left_out = len(metrics["per_class"]) - len(rows)
+    title = (
+        f"Accuracy per class ({metrics['split']})"
+        if not left_out
+        else f"The {len(rows)} worst of {left_out + len(rows)} classes ({metrics['split']})"
+    )
     values = np.array([row["accuracy"] for row in rows])
     low, high = (np.array([row["interval"][end] for row in rows]) for end in (0, 1))
     with mpl.rc_context(style()):
@@ -99,7 +105,7 @@ def draw_per_class(path: Path, metrics: dict[str, Any]) -> None:
         axes.axvline(metrics["accuracy"], color=ORANGE, linestyle="--", label=f"all: {100 * metrics['accuracy']:.1f} %")
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.set(xlim=(0, 1), ylim=(-0.6, len(rows) - 0.4), xlabel="accuracy, with 95 % interval")
-        axes.set_title(f"Accuracy per class ({metrics['split']})")
+        axes.set_title(title)
         axes.grid(axis="y", visible=False)
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2)
         save(figure, path)
@@ -111,7 +117,8 @@ def draw_confusion(path: Path, metrics: dict[str, Any]) -> None:
     shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
     classes = metrics["classes"]
     named = len(classes) <= _MAX_NAMED_CLASSES
-    side = min(11.0, 2.6 + 0.52 * len(classes)) if named else 9.0
+    names = 0.06 * max(map(len, classes))  # inches: a letter is about so wide
+    side = min(11.0, 2.6 + names + 0.52 * len(classes)) if named else 9.0
     with mpl.rc_context(style()):
         figure = Figure(figsize=(side, side * 0.92), layout="constrained")
         axes = figure.subplots()
@@ -125,9 +132,7 @@ def draw_confusion(path: Path, metrics: dict[str, Any]) -> None:
             for row, column in zip(*counts.nonzero(), strict=True):
                 color = "white" if shares[row, column] > 0.5 else "#1f2937"
                 axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=color, fontsize=size)
-        axes.set(
-            xlabel="prediction", ylabel="truth", title=f"Confusion: images by truth and prediction ({metrics['split']})"
-        )
+        axes.set(xlabel="prediction", ylabel="truth", title=f"Confusion matrix ({metrics['split']})")
         figure.colorbar(
             image, ax=axes, shrink=0.75, format=PercentFormatter(1, decimals=0), label="share of the true class"
         )

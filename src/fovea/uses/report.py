@@ -8,53 +8,30 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import torch
 
 from fovea import files
-from fovea.data.types import Dataset
-from fovea.engine.evaluate import match_classes
+from fovea.calibration import COVERAGE_COLUMNS, RELIABILITY_COLUMNS, read_calibration
+from fovea.config import RunConfig
 from fovea.engine.progress import clock
-from fovea.metrics import most_confused
-from fovea.run import Run, read_predictions
-from fovea.uses import grid, plots
-from fovea.uses.inspect import draw_samples
+from fovea.run import Run, read_rows
+from fovea.uses import explain, plots, trust_plots
+from fovea.uses.summary import probability_lines, splits, summary
 
 _CSS_PIXELS = 0.58  # per pixel of a plot: its type comes out as large as the page's
-_FIRST_IMAGES = 24
-_WORST_IMAGES = 24
 _MANY_CLASSES = 20  # from here on, tables of a row a class are folded
 
 
-def draw_pictures(run: Run, dataset: Dataset, split_name: str = "test", out: Path | None = None) -> None:
-    """Draw what needs the images: samples, the first test images with their predictions, the worst mistakes."""
-    out = out or run.path
-    if split_name not in dataset.splits or not (out / "predictions.csv").is_file():
-        return
-    split = match_classes(dataset, split_name, run.info.classes, run.info.preprocess)
-    rows = read_predictions(out)
-    wrong = [row["label"] != row["prediction"] for row in rows]
-    if out == run.path:
-        draw_samples(out / "plots" / "samples.png", dataset)
-    first = list(range(min(_FIRST_IMAGES, len(rows))))
-    worst = sorted((i for i in range(len(rows)) if wrong[i]), key=lambda i: -float(rows[i]["probability"]))
-    for name, chosen, title in (
-        ("predictions", first, f"First {split_name} images: truth, then prediction with its probability"),
-        ("mistakes", worst[:_WORST_IMAGES], f"Most confident mistakes on {split_name}: truth, then prediction"),
-    ):
-        if chosen:
-            captions = [
-                f"{rows[i]['label']}\n→ {rows[i]['prediction']} ({100 * float(rows[i]['probability']):.0f} %)"
-                for i in chosen
-            ]
-            picked = split.pick(torch.tensor(chosen))
-            grid.draw_images(out / "plots" / f"{name}.png", picked, captions, title, [wrong[i] for i in chosen])
-
-
 def draw_charts(folder: Path, metrics: dict[str, Any]) -> None:
-    """Draw what needs only metrics.json."""
+    """Draw what needs only metrics.json and the curves beside it."""
     plots.draw_per_class(folder / "plots" / "per_class.png", metrics)
     plots.draw_confusion(folder / "plots" / "confusion.png", metrics)
     plots.draw_confused_pairs(folder / "plots" / "confused_pairs.png", metrics)
+    if "calibration" in metrics:
+        bins = read_rows(folder / "reliability.csv", RELIABILITY_COLUMNS)
+        picture = folder / "plots" / "reliability.png"
+        trust_plots.draw_reliability(picture, bins, metrics["calibration"], metrics["split"])
+        curve = read_rows(folder / "coverage.csv", COVERAGE_COLUMNS)
+        trust_plots.draw_coverage(folder / "plots" / "coverage.png", curve, metrics)
 
 
 def write_report(run: Run) -> Path:
@@ -72,10 +49,13 @@ def write_report(run: Run) -> Path:
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
+    environment.filters["span"] = lambda ends: f"{100 * ends[0]:.1f}–{100 * ends[1]:.1f} %"
     page = environment.get_template("report.html").render(
         run=run, config=config, info=info, metrics=metrics, results=results, environment=made,
         loss_table=_loss_table(steps), pictures=_pictures(run),
-        summary=_summary(metrics), settings=_settings(run), many_classes=len(info.classes) > _MANY_CLASSES,
+        summary=summary(run, metrics), splits=splits(run, read_calibration(run)),
+        probability_lines=probability_lines(metrics) if metrics else [], how_to_explain=None if explain.can_explain() else explain.HOW_TO_GET,
+        settings=_settings(run), many_classes=len(info.classes) > _MANY_CLASSES,
         train_time=_train_time(run.cost, results), costs=_costs(run.cost), now=datetime.now().strftime("%Y-%m-%d %H:%M"),
     )  # fmt: skip
     path = run.path / "report.html"
@@ -102,42 +82,6 @@ def _loss_table(steps: list[dict[str, str]]) -> dict[str, Any]:
     return {"columns": columns, "rows": [(epoch, [cells.get((epoch, c), "") for c in columns]) for epoch in epochs]}
 
 
-def _summary(metrics: dict[str, Any] | None) -> list[str]:
-    """What the figures say, in sentences."""
-    if metrics is None:
-        return ["No test figures: the run was stopped before its end, or its data has no test split."]
-    low, high = metrics["accuracy_interval"]
-    ranked = sorted(metrics["per_class"], key=lambda row: row["accuracy"])
-    worst, best = ranked[0], ranked[-1]
-    lines = [
-        f"Of {metrics['num_images']:,} {metrics['split']} images, {100 * metrics['accuracy']:.1f} % were recognized. "
-        f"The test images are a sample: with 95 % confidence the share among all such images lies between "
-        f"{100 * low:.1f} % and {100 * high:.1f} %. The interval knows nothing of luck in training: this is one run "
-        "with one seed.",
-        *_views_line(metrics),
-        f"Best recognized is {best['class']} ({100 * best['accuracy']:.1f} %), worst {worst['class']} "
-        f"({100 * worst['accuracy']:.1f} %).",
-    ]
-    pairs = most_confused(metrics, 1)
-    if pairs:
-        truth, guess, number = pairs[0]
-        share = number / max(1, next(row["support"] for row in metrics["per_class"] if row["class"] == truth))
-        lines.append(
-            f"Most frequent mistake: {truth} taken for {guess}, {number} times ({100 * share:.1f} % of {truth})."
-        )
-    return lines
-
-
-def _views_line(metrics: dict[str, Any]) -> list[str]:
-    if metrics["views"] == 1:
-        return []
-    single = metrics["single_view"]["accuracy"]
-    return [
-        f"The network saw each image in {metrics['views']} views (mirrored, shifted) and its answers were averaged; "
-        f"by a single view, as the image is, it recognized {100 * single:.1f} %. Predictions average in the same way."
-    ]
-
-
 def _train_time(cost: dict[str, Any], results: list[dict[str, str]]) -> str:
     return clock(cost.get("train_seconds") or sum(float(row["seconds"]) for row in results))
 
@@ -147,20 +91,32 @@ def _costs(cost: dict[str, Any]) -> list[tuple[str, str]]:
     rows = {
         "train_seconds": "training, from before the network was built to its last step",
         "setup_seconds": "set-up", "step_seconds": "training steps", "val_seconds": "validation after each epoch",
-        "save_seconds": "saving after each epoch", "test_seconds": "test", "single_view_test_seconds": "test, a single view",
+        "save_seconds": "saving after each epoch", "calibrate_seconds": "temperature and thresholds on val", "test_seconds": "test", "single_view_test_seconds": "test, a single view",
     }  # fmt: skip
     shown = [(name, f"{cost[key]:.2f} s") for key, name in rows.items() if key in cost]
     return shown + ([("peak memory", f"{cost['peak_memory_mb']:,.0f} MB")] if cost.get("peak_memory_mb") else [])
+
+
+def _start(config: RunConfig) -> list[tuple[str, str]]:
+    """What a training that did not begin anew began with."""
+    weights = config.pretrained or config.weights
+    if weights is None:
+        return []
+    until = f", for the first {100 * config.freeze.until:.0f} % of the steps" if config.freeze.until < 1 else ""
+    frozen = [("freeze", f"{config.freeze.what}{until}")] if config.freeze.what != "none" else []
+    return [("pretrained" if config.pretrained else "weights", weights), *frozen, ("lr_decay", f"{config.lr_decay:g}")]
 
 
 def _settings(run: Run) -> list[tuple[str, str]]:
     """The settings that matter to a reader, named as --set names them."""
     config = run.config
     return [
-        ("recipe", config.recipe), ("model", config.model), ("epochs", str(config.epochs)),
+        ("recipe", config.recipe), ("model", config.model), *_start(config),
+        ("epochs", str(config.epochs)) if config.minutes is None else ("minutes", f"{config.minutes:g}"),
         ("batch_size", str(config.batch_size)), ("optim.name", config.optim.name), ("optim.lr", f"{config.optim.lr:g}"),
         ("optim.momentum", f"{config.optim.momentum:g}"), ("optim.weight_decay", f"{config.optim.weight_decay:g}"),
         ("schedule.name", config.schedule.name), ("ema.span", f"{config.ema.span:g}" if config.ema.span else "none"), ("augment", ", ".join(config.augment) or "none"),
+        ("balance", config.balance), ("patience", f"{config.patience or 'none'}"),
         ("standardize", "by train mean and std" if config.standardize else "no: only rescaled to [-1, 1]"),
         ("views", config.views), ("precision", run.info.precision), ("data.val_fraction", f"{config.data.val_fraction:g}"), ("seed", str(config.seed)),
     ]  # fmt: skip

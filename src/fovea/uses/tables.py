@@ -35,17 +35,17 @@ def print_metrics(metrics: dict[str, Any], first: list[dict[str, str]]) -> None:
     print("GroundTruth: ", " ".join(f"{row['label']:5s}" for row in first))
     print("Predicted:   ", " ".join(f"{row['prediction']:5s}" for row in first))
     print(accuracy_line(metrics))
+    print("\n".join(trust_lines(metrics)))
+    names = ("recall", "precision", "f1")
     rows = [
-        [
-            row["class"],
-            _percent(row["accuracy"]),
-            _span(row["interval"]),
-            *(_percent(row[name]) for name in ("precision", "recall", "f1")),
-            str(row["support"]),
-        ]
+        [row["class"], *(text for n in names for text in (_percent(row[n]), _span(row[f"{n}_interval"]))), str(row["support"])]
         for row in metrics["per_class"]
-    ]
-    print_table("per class (%)", ["class", "accuracy", "95 % interval", "precision", "recall", "F1", "images"], rows)
+    ]  # fmt: skip
+    averages = ("balanced_accuracy", "macro_precision", "macro_f1")
+    means = [text for n in averages for text in (_percent(metrics[n]), _span(metrics[f"{n}_interval"]))]
+    columns = [text for name in ("accuracy", "precision", "F1") for text in (name, "95 % interval")]
+    rows.append(["mean over classes", *means, str(metrics["num_images"])])
+    print_table("per class (%)", ["class", *columns, "images"], rows)
     pairs = [[f"{truth} taken for {guess}", str(count)] for truth, guess, count in most_confused(metrics, _PAIRS)]
     if pairs:
         print_table("most confused", ["pair", "images"], pairs)
@@ -58,6 +58,34 @@ def accuracy_line(metrics: dict[str, Any]) -> str:
         f"accuracy on the {metrics['num_images']} {metrics['split']} images: {100 * metrics['accuracy']:.2f} % "
         f"(95 % interval {100 * low:.2f} to {100 * high:.2f})" + _views_part(metrics)
     )
+
+
+def trust_lines(metrics: dict[str, Any]) -> list[str]:
+    """Balanced accuracy, top-k, calibration error, and what the threshold gives; what an older run lacks is left out."""
+    low, high = metrics["balanced_accuracy_interval"]
+    lines = [
+        f"balanced accuracy, the mean over the classes: {100 * metrics['balanced_accuracy']:.2f} % "
+        f"(95 % interval {100 * low:.2f} to {100 * high:.2f})"
+    ]
+    if metrics.get("top_k"):
+        best = ", ".join(f"{row['k']}: {_percent(row['accuracy'])} %" for row in metrics["top_k"])
+        lines.append(f"the right class is among the first {best}")
+    if "calibration" not in metrics:
+        return lines
+    found = metrics["calibration"]
+    before = f", {_percent(found['before']['ece'])} % before temperature {found['temperature']:.2f}"
+    lines.append(
+        f"calibration error of the probabilities: {_percent(found['ece'])} % (95 % interval {_span(found['ece_interval'])}"
+        f"{before if found['temperature'] != 1 else ''}){'; ' if found['note'] else ''}{found['note']}"
+    )
+    lines += [
+        f"answering from probability {row['threshold']:.3f} on, chosen on val for {100 * row['target']:g} %: "
+        f"{_percent(row['coverage'])} % answered, {_percent(row['accuracy'])} % of them right "
+        f"({_span(row['accuracy_interval'])})"
+        for row in metrics["thresholds"]
+        if row["target"] == metrics["auto_target"] and row["accuracy"] is not None
+    ]
+    return lines
 
 
 def cost_line(cost: dict[str, Any]) -> str:
@@ -83,7 +111,12 @@ def print_predictions(answers: list[Prediction]) -> None:
     """A row a picture: the classes in order, each with its probability."""
     top = max((len(answer.top) for answer in answers), default=0)
     columns = ["picture", *(["prediction"] + [f"{rank}." for rank in range(2, top + 1)])]
-    rows = [[a.path, *(f"{t['class']} {100 * t['probability']:.1f} %" for t in a.top)] for a in answers]
+    rows = [
+        [a.path, *(f"{t['class']} {100 * t['probability']:.1f} %" for t in a.top)]
+        if a.confident
+        else [a.path, f"{a.answer} ({a.prediction} {100 * a.probability:.1f} %?)"]
+        for a in answers
+    ]
     print_table("", columns, rows)
 
 
@@ -128,6 +161,7 @@ def print_comparison(result: dict[str, Any]) -> None:
     """Groups, differences and classes of `fovea compare`."""
     groups = result["groups"]
     averaged = any(group["views"] > 1 for group in groups)
+    unequal = any(group["unequal_classes"] for group in groups)
     rows = [
         [
             group["name"],
@@ -137,16 +171,26 @@ def print_comparison(result: dict[str, Any]) -> None:
             "" if group["std"] is None else f"{100 * group['std']:.2f}",
             f"{100 * group['interval'][0]:.2f} to {100 * group['interval'][1]:.2f}",
             group["interval_of"],
+            *([f"{100 * group['balanced_accuracy']:.2f}"] if unequal else []),
             f"{group['train_seconds']:.1f}",
             f"{group['num_parameters']:,}",
         ]
         for group in groups
     ]
     columns = ["group", "runs", *(["views", "one view %"] if averaged else []), "accuracy %", "std"]
-    columns += ["95 % interval", "over", "training s", "parameters"]
+    columns += ["95 % interval", "over", *(["balanced %"] if unequal else []), "training s", "parameters"]
     print_table("test accuracy", columns, rows)
     if all(len(group["runs"]) == 1 for group in groups):
         print("one run each: the intervals know of the test images, not of luck in training; repeat with other --seed")
+    for group in groups:
+        if "pooled" in group:
+            pooled = group["pooled"]
+            print(
+                f"{group['name']}, the tests of all {len(group['folds'])} folds together: {100 * pooled['accuracy']:.2f} % of "
+                f"{pooled['num_images']:,} images ({_span(pooled['interval'])})"
+            )
+    if any("pooled" in group for group in groups):
+        print("folds share training images, so an interval over them is somewhat too narrow (Bengio & Grandvalet 2004)")
     differences = [
         [
             f"{row['group']} against {row['against']}",

@@ -1,50 +1,91 @@
 """A folder of class folders, flat or already split."""
 
+from __future__ import annotations
+
+import os
 from pathlib import Path
 
-from fovea.data.preprocess import list_files
-from fovea.data.types import Place, RawData, RawSplit
+from fovea.data.sources.manifest import from_table
+from fovea.data.table import read_table
+from fovea.data.tree import Node, Tree, by_folder, is_leftover, lone_table
+from fovea.data.types import Picture, Place, RawData
 from fovea.errors import DataError
 from fovea.registry import source
 
-SPLIT_FOLDERS = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-
 
 @source
-def folder(place: Place, path: str) -> RawData:
-    """Your own pictures: PATH/<class>/*, or PATH/{train,val,test}/<class>/*."""
-    root = Path(path)
-    if not root.is_dir():
-        raise DataError(f"no folder {path}")
-    folders = _folders(root)
-    named = [(SPLIT_FOLDERS[f.name.lower()], f) for f in folders if f.name.lower() in SPLIT_FOLDERS and _folders(f)]
-    split_folders = dict(named)
-    if len(split_folders) < len(named):
-        raise DataError(
-            f"{path} has two folders for one split: {', '.join(f.name for _, f in named)}; keep one of each"
-        )
-    if "train" not in split_folders:  # also where `train` is a class: it holds no class folders
-        split_folders = {"train": root}
-    classes = tuple(f.name for f in _folders(split_folders["train"]))
-    if not classes:
-        raise DataError(f"{split_folders['train']} holds no class folders: put the pictures into {path}/<class>/")
-    return RawData(classes, {name: _split(root, place, classes) for name, place in split_folders.items()})
+def folder(place: Place, path: str, columns: tuple[str, ...] = (), group: str | None = None) -> RawData:
+    """Your own pictures: PATH/<class>/*, or PATH/{train,val,test}/<class>/*.
+
+    A folder that holds nothing but another is looked through. What lies in folders below a class folder is of the class.
+    Without class folders, the one table (CSV or Parquet) that lies in the folder says what its pictures are.
+    """
+    tree = scan(path)
+    table = lone_table(tree)
+    if table is None:
+        return by_folder(tree, group)
+    root = Path(path, table).parent
+    return from_table(read_table(Path(path, table)), lambda text: _file(root, text), columns, group)
 
 
-def _split(root: Path, folder: Path, classes: tuple[str, ...]) -> RawSplit:
-    unknown = [f.name for f in _folders(folder) if f.name not in classes]
-    if unknown:
-        raise DataError(f"{folder} has the class '{unknown[0]}', which the training images lack")
-    files = [(file, label) for label, name in enumerate(classes) for file in list_files(folder / name)]
-    return RawSplit(
-        [file for file, _ in files],
-        [label for _, label in files],
-        [file.relative_to(root).as_posix() for file, _ in files],
-    )
+def scan(path: str) -> Tree:
+    """Every folder and file below `path`, links followed, but never in a circle. Raises DataError."""
+    tree = Tree(path.rstrip("/") or path)
+    try:
+        status = os.stat(path)
+        _scan(tree, tree.where, "", tree.root, ((status.st_dev, status.st_ino),))
+    except FileNotFoundError:
+        raise DataError(f"no folder {path}") from None
+    if "" in tree.bad:
+        raise DataError(tree.bad[""])
+    return tree
 
 
-def _folders(root: Path) -> list[Path]:
-    return sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
+def _scan(tree: Tree, path: str, prefix: str, node: Node, above: tuple[tuple[int, int], ...]) -> None:
+    try:
+        with os.scandir(path) as entries:
+            found = [entry for entry in entries if not is_leftover(entry.name)]
+    except NotADirectoryError:
+        raise DataError(f"{path} is no folder") from None
+    except PermissionError:
+        tree.bad[prefix.rstrip("/")] = f"{path}: no permission to read this folder"
+        return
+    except OSError as error:
+        tree.bad[prefix.rstrip("/")] = f"{path}: {error.strerror}"
+        return
+    for entry in found:
+        below = prefix + entry.name
+        if not _is_text(entry.name):
+            shown = os.fsencode(entry.name).decode("utf-8", "backslashreplace")
+            tree.bad[prefix + shown] = f"{path}/{shown}: its name is no UTF-8"
+            continue
+        try:
+            is_folder, is_link = entry.is_dir(), entry.is_symlink()
+            if not is_folder:
+                # A link that leads nowhere is named when it is decoded; a pipe or a device is passed over.
+                if (is_link or entry.is_file()) and tree.takes(node, entry.name):
+                    node.pictures[entry.name] = Path(entry.path)
+                continue
+            status = entry.stat()
+        except OSError as error:
+            tree.bad[below] = f"{entry.path}: {error.strerror}"
+            continue
+        own = (status.st_dev, status.st_ino)
+        if own in above:
+            tree.bad[below] = f"{entry.path}: a link that leads back to a folder above it"
+            continue
+        inner = node.folders[entry.name] = Node()
+        _scan(tree, entry.path, f"{below}/", inner, (*above, own))
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _file(root: Path, text: str) -> Picture | None:
+    path = root / text
+    return path if path.is_file() else None
