@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -86,10 +86,10 @@ class Album:
         brightness, contrast, sharpness = torch.cat(figures).unbind(1)
         return Measures(digests, brightness, contrast, sharpness, Descriptors.cat(descriptors))
 
-    def _chunks(self) -> Sequence[Tensor]:
+    def _chunks(self) -> tuple[Tensor, ...]:
         """Rows in order, so many that their images take little memory."""
         values = next(iter(self.dataset.splits.values())).store[0].numel()
-        return torch.arange(len(self)).split(max(1, min(1000, _CHUNK_VALUES // values)))
+        return torch.split(torch.arange(len(self)), max(1, min(1000, _CHUNK_VALUES // values)))
 
 
 def _measure(images: Tensor) -> tuple[list[bytes], Tensor, Descriptors]:

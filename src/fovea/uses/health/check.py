@@ -11,14 +11,19 @@ from fovea.uses.health.files import check_files
 from fovea.uses.health.finding import Finding, by_severity
 from fovea.uses.health.near import near_duplicates
 from fovea.uses.health.outliers import ONE_COLOUR, check_outliers
+from fovea.uses.health.suspects import Judged, check_labels
 
 _LINES = 5
 _SMALL = 5000  # images of files up to which near duplicates are looked for before a training, too: about a second
 
 
-def check_health(dataset: Dataset, display: Display | None = None) -> list[Finding]:
-    """All findings, the serious ones first; two passes over the images, with little memory."""
-    album = Album(dataset)
+def check_health(album: Album, display: Display | None = None, judged: Judged | None = None) -> list[Finding]:
+    """All findings, the serious ones first; two passes over the images, with little memory.
+
+    Args:
+        judged: what trained networks say of the images, for doubts about labels.
+    """
+    dataset = album.dataset
     display = display or Display(quiet=True)
     with display:
         display.start(2 * len(album))
@@ -29,7 +34,8 @@ def check_health(dataset: Dataset, display: Display | None = None) -> list[Findi
             lambda done: display.advance(len(album) + done, "comparing"),
         )  # fmt: skip
     found = check_files(dataset) + check_duplicates(album, exact, near)
-    return by_severity(found + check_classes(dataset) + check_outliers(album, measures))
+    doubts = check_labels(album, judged) if judged is not None else []
+    return by_severity(doubts + found + check_classes(dataset) + check_outliers(album, measures))
 
 
 def short_check(dataset: Dataset) -> list[str]:
@@ -38,10 +44,10 @@ def short_check(dataset: Dataset) -> list[str]:
     Near duplicates take long: they are looked for among the pictures of files only, and not in large sets.
     """
     nearly = bool(dataset.facts.files) and sum(map(len, dataset.splits.values())) <= _SMALL
+    album = Album(dataset)
     if nearly:
-        found = check_health(dataset)
+        found = check_health(album)
     else:
-        album = Album(dataset)
         exact = exact_duplicates(album.digests())
         none = exact_duplicates([])
         found = check_files(dataset) + check_duplicates(album, exact, none) + check_classes(dataset)

@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from fovea.uses.health.album import Album
-from fovea.uses.health.finding import Finding, Seen
+from fovea.uses.health.finding import Finding, Seen, Severity
 from fovea.uses.health.near import Pairs
 
 _SERIOUS_SHARE = 0.005  # of a held-out split: as much as many a comparison of networks is about
@@ -31,6 +31,7 @@ def exact_duplicates(digests: list[bytes], one_colour: Tensor | None = None) -> 
 
 def check_duplicates(album: Album, exact: Pairs, near: Pairs) -> list[Finding]:
     """Leakage, contradictions, duplicates and near duplicates."""
+    near = _without(near, exact, len(album))
     pairs = _joined(exact, near)
     equal = torch.arange(len(pairs.rows)) < len(exact.rows)
     found = [
@@ -38,7 +39,7 @@ def check_duplicates(album: Album, exact: Pairs, near: Pairs) -> list[Finding]:
         *_contradictions(album, pairs, equal),
         *_within(album, exact, "duplicates", "warning"),
     ]
-    return found + _within(album, _without(near, exact, len(album)), "near duplicates", "note")
+    return found + _within(album, near, "near duplicates", "note")
 
 
 def _leakage(album: Album, pairs: Pairs, equal: Tensor) -> list[Finding]:
@@ -62,11 +63,14 @@ def _leakage(album: Album, pairs: Pairs, equal: Tensor) -> list[Finding]:
             if name in album.dataset.held_out
             else f"remove them from train, or do not trust {name}"
         )
-        what = "choose" if name == "val" else "measure"
+        harm = (
+            "val then chooses what was learned by heart"
+            if name == "val"
+            else f"the network knows them by heart, and accuracy may come out up to {100 * share:.1f} points too high"
+        )
         text = (
             f"{len(best):,} of {total:,} {name} images ({_percent(share)}) stand in train, too ({num_equal:,} the same, "
-            f"{len(best) - num_equal:,} nearly): they {what} by memory, and accuracy may come out up to "
-            f"{100 * share:.1f} points too high; {remedy}"
+            f"{len(best) - num_equal:,} nearly): {harm}; {remedy}"
         )
         groups = [
             (album.seen(kept, _how(pairs, pair, equal)), _with(album.seen(learned), pairs, pair, equal))
@@ -103,7 +107,7 @@ def _contradictions(album: Album, pairs: Pairs, equal: Tensor) -> list[Finding]:
     return [Finding("contradiction", "serious" if num_equal else "warning", text, groups)]
 
 
-def _within(album: Album, pairs: Pairs, kind: str, severity: str) -> list[Finding]:
+def _within(album: Album, pairs: Pairs, kind: str, severity: Severity) -> list[Finding]:
     """Groups of copies within one split: largest first."""
     inside = album.split[pairs.rows[:, 0]] == album.split[pairs.rows[:, 1]]
     rows = pairs.rows[inside].numpy()
@@ -116,14 +120,15 @@ def _within(album: Album, pairs: Pairs, kind: str, severity: str) -> list[Findin
         members.setdefault(int(names[row]), []).append(row)
     ordered = sorted(members.values(), key=lambda group: (-len(group), group[0]))
     extra = sum(len(group) - 1 for group in ordered)
-    counts = "once" if kind == "duplicates" else "nearly once"
+    exactly = "exactly" if kind == "duplicates" else "nearly"
+    what = "1 image shows" if extra == 1 else f"{extra:,} images show"
+    groups_of = "1 group" if len(ordered) == 1 else f"{len(ordered):,} groups"
     text = (
-        f"{extra:,} image{'' if extra == 1 else 's'} of a split show{'s' if extra == 1 else ''} what another shows "
-        f"{'exactly' if kind == 'duplicates' else 'nearly'}, in {len(ordered):,} group{'' if len(ordered) == 1 else 's'}: "
-        f"they count more than {counts}, and there is less to learn from than it seems; keep one of each group"
+        f"{what} {exactly} what another of the same split shows ({groups_of}): such a picture counts more than once, "
+        "and there is less to learn from than it seems; keep one of each group"
     )
     groups = [tuple(album.seen(row) for row in group) for group in ordered]
-    return [Finding(kind, "warning" if severity == "warning" else "note", text, groups)]
+    return [Finding(kind, severity, text, groups)]
 
 
 def _joined(exact: Pairs, near: Pairs) -> Pairs:
@@ -149,7 +154,7 @@ def _with(seen: Seen, pairs: Pairs, pair: int, equal: Tensor) -> Seen:
 def _how(pairs: Pairs, pair: int, equal: Tensor) -> str:
     if equal[pair]:
         return "the same"
-    return f"{100 * float(pairs.likeness[pair]):.0f} % alike{', mirrored' if pairs.mirrored[pair] else ''}"
+    return f"{min(99, round(100 * float(pairs.likeness[pair])))} % alike{', mirrored' if pairs.mirrored[pair] else ''}"
 
 
 def _percent(share: float) -> str:

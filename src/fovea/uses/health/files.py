@@ -18,10 +18,10 @@ def check_files(dataset: Dataset) -> list[Finding]:
     if skipped:
         number = len(skipped)
         text = (
-            f"{number:,} file{'' if number == 1 else 's'} cannot be decoded, being broken, cut short or no picture: "
-            "mend or remove, or train without by --skip-bad"
+            f"{number:,} {'file or row' if number == 1 else 'files or rows'} cannot be used, being broken, cut short, missing or no "
+            "picture: mend or remove them, or train without them by --skip-bad"
         )
-        groups = [(Seen(name, note=reason.removeprefix(f"{name}: "), facts={"reason": reason}),) for name, reason in skipped.items()]  # fmt: skip
+        groups = [(Seen(name, note=reason.split(f"{name}: ", 1)[-1], facts={"reason": reason}),) for name, reason in skipped.items()]  # fmt: skip
         found.append(Finding("broken", "serious", text, groups))
     return found + _modes(dataset)
 
@@ -33,7 +33,9 @@ def _modes(dataset: Dataset) -> list[Finding]:
     shown = some([f"{mode} ({count:,})" for mode, count in modes.most_common()])
     used = "RGB" if dataset.channels == 3 else "grey"
     grey = _greyest(dataset)
-    clue = f"; nearly all of its grey pictures are of class {grey}, which can then be told without looking" if grey else ""
+    clue = (
+        f"; nearly all of its grey pictures are of class {grey}, which can then be told without looking" if grey else ""
+    )
     text = f"the files' modes differ: {shown}; all are used as {used}{clue}; make sure that pictures to be predicted come alike"
     return [Finding("mixed modes", "warning" if grey else "note", text)]
 

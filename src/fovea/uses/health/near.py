@@ -60,7 +60,7 @@ def _likeness(rows: Tensor, mirrored: Tensor, pick: Callable[[Tensor], Tensor]) 
         second[flipped] = second[flipped].flip(3)
         return likeness(first, second)
 
-    parts = torch.arange(len(rows)).split(_BATCH) if len(rows) else []
+    parts = torch.split(torch.arange(len(rows)), _BATCH) if len(rows) else []
     return torch.cat([torch.zeros(0), *on_all_cores(compare, parts)])
 
 
@@ -88,7 +88,7 @@ def _candidates(found: Descriptors, tick: Callable[[int], None]) -> Tensor:
     All are compared with all; of many images, those that have a nearest pivot in common.
     """
     buckets = [torch.arange(len(found))] if len(found) <= _ALL_PAIRS else _buckets(found)
-    strips = [(rows, strip) for rows in buckets for strip in rows.split(_STRIP)]
+    strips = [(rows, strip) for rows in buckets for strip in torch.split(rows, _STRIP)]
     total, done = sum(len(strip) for _, strip in strips), 0
 
     def neighbours(item: tuple[Tensor, Tensor]) -> Tensor:
@@ -105,7 +105,7 @@ def _candidates(found: Descriptors, tick: Callable[[int], None]) -> Tensor:
         keys.append(part)
         done += len(strip)
         tick(len(found) * done // total)
-    unique = torch.cat(keys).unique()
+    unique = torch.unique(torch.cat(keys))
     return torch.stack([unique // max(1, len(found)), unique % max(1, len(found))], 1)
 
 
@@ -114,8 +114,8 @@ def _buckets(found: Descriptors) -> list[Tensor]:
     num_pivots = round(2 * math.sqrt(len(found)))  # so that pivots and the members of a bucket cost about the same
     generator = torch.Generator().manual_seed(0)
     pivots = found[torch.randperm(len(found), generator=generator)[:num_pivots]]
-    strips = torch.arange(len(found)).split(_STRIP)
+    strips = torch.split(torch.arange(len(found)), _STRIP)
     nearest = torch.cat([found[strip].similarity(pivots).topk(_NEAREST).indices for strip in strips])
     order = nearest.flatten().sort(stable=True)
     sizes = torch.bincount(order.values, minlength=num_pivots).tolist()
-    return list((order.indices // _NEAREST).split(sizes))
+    return list(torch.split(order.indices // _NEAREST, sizes))

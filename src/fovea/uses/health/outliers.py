@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -21,9 +22,10 @@ def check_outliers(album: Album, measures: Measures) -> list[Finding]:
     flat = measures.contrast < ONE_COLOUR
     found = _one_colour(album, flat)
     show: Callable[[float], str]
+    # Logarithms, and the logit of what lies between 0 and 1: on these scales most sets are nearly symmetric.
     pixels = [
-        ("brightness", measures.brightness, 0.02, lambda v: f"{100 * v:.0f} % bright", "darker or brighter"),
-        ("contrast", measures.contrast, 0.01, lambda v: f"{100 * v:.1f} % contrast", "paler or harsher"),
+        ("brightness", measures.brightness.logit(0.002), 0.1, lambda v: f"{100 / (1 + math.exp(-v)):.0f} % bright", "darker or brighter"),
+        ("contrast", measures.contrast.clamp_min(0.002).log2(), 0.1, lambda v: f"{100 * 2**v:.1f} % contrast", "paler or harsher"),
         ("sharpness", measures.sharpness.clamp_min(1e-4).log2(), 0.2, lambda v: f"sharpness {2**v:.2g}", "more blurred or noisier"),
     ]  # fmt: skip
     for kind, values, least, show, words in pixels:
@@ -42,8 +44,8 @@ def _one_colour(album: Album, flat: Tensor) -> list[Finding]:
     if not rows:
         return []
     text = (
-        f"{_images(len(rows))} hold{'s' if len(rows) == 1 else ''} a single colour: nothing can be learned from "
-        f"{'it' if len(rows) == 1 else 'them'}; remove, or mend what made {'it' if len(rows) == 1 else 'them'}"
+        f"{_images(len(rows))} of a single colour: nothing can be learned from {'it' if len(rows) == 1 else 'them'}; "
+        f"remove {'it' if len(rows) == 1 else 'them'}, or mend what made {'it' if len(rows) == 1 else 'them'}"
     )
     return [Finding("single colour", "warning", text, [(album.seen(row, "a single colour"),) for row in rows])]
 

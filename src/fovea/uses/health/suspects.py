@@ -24,7 +24,6 @@ class Judged:
     rows: Tensor  # (N,) int64
     labels: Tensor  # (N,) int64
     probabilities: Tensor  # (N, K), the mean over the networks
-    num_networks: int
 
     def suspects(self) -> tuple[Tensor, Tensor]:
         """Which of the images look mislabeled, `(S,)`, the likeliest first, and which class each shows, `(S,)`.
@@ -43,29 +42,28 @@ class Judged:
         return off[order], best.indices[off][order]
 
 
-def judge(album: Album, runs: Sequence[tuple[Run, Dataset]], device: str = "auto") -> Judged:
-    """Ask each run about the images of its own val and test, which it did not learn from.
+def judge(album: Album, runs: Sequence[tuple[Run, Dataset, Sequence[str]]], device: str = "auto") -> Judged:
+    """Ask each run about some splits, which it did not learn from.
 
     Args:
-        runs: each with the data split as it was for that run. Raises DataError where classes or sizes are others.
+        runs: each with the data, split as it was for that run, and the names of the splits. Raises DataError where
+            classes or sizes are others.
     """
-    num_classes = len(album.dataset.classes)
-    total, times = torch.zeros(len(album), num_classes), torch.zeros(len(album), dtype=torch.int64)
+    classes = album.dataset.classes
+    total, times = torch.zeros(len(album), len(classes)), torch.zeros(len(album), dtype=torch.int64)
     place = pick_device(device)
-    for run, dataset in runs:
+    for run, dataset, names in runs:
         info = run.info
-        order = torch.tensor([info.classes.index(name) for name in dataset.classes if name in info.classes])
-        for name in ("val", "test"):
-            if name not in dataset.splits:
-                continue
+        model = load_model(run, place)
+        for name in names:
             split = match_classes(dataset, name, info.classes, info.preprocess)
             precision = precision_here(info.precision, place)
-            logits = measure(load_model(run, place), split, info.preprocess, place, info.views, precision).logits
+            logits = measure(model, split, info.preprocess, place, info.views, precision).logits
             rows = torch.tensor([album.rows[image_id] for image_id in split.ids])
-            total[rows] += F.softmax(logits, dim=1)[:, order]
+            total[rows] += F.softmax(logits, dim=1)[:, [info.classes.index(name) for name in classes]]
             times[rows] += 1
     rows = times.nonzero().flatten()
-    return Judged(rows, album.labels[rows], total[rows] / times[rows, None], len(runs))
+    return Judged(rows, album.labels[rows], total[rows] / times[rows, None])
 
 
 def check_labels(album: Album, judged: Judged) -> list[Finding]:
@@ -90,6 +88,10 @@ def check_labels(album: Album, judged: Judged) -> list[Finding]:
         probability = float(judged.probabilities[at, suggested])
         own = float(judged.probabilities[at, judged.labels[at]])
         note = f"{classes[suggested]}? {100 * probability:.0f} % (label {100 * own:.0f} %)"
-        facts = {"suggested": classes[suggested], "probability": round(probability, 6), "label_probability": round(own, 6)}
+        facts = {
+            "suggested": classes[suggested],
+            "probability": round(probability, 6),
+            "label_probability": round(own, 6),
+        }
         groups.append((album.seen(int(judged.rows[at]), note, **facts),))
     return [Finding("labels", "warning", text, groups)]
