@@ -25,7 +25,10 @@ from fovea import registry
 
 SYNTHETIC = "synthetic:num_images=200"  # 144 train, 16 val, 40 test
 MODEL = ("--model", "convnet:width=8")
-TRAIN = ("train", SYNTHETIC, *MODEL, "--epochs", "2", "--batch-size", "20", "--lr", "0.02", "--device", "cpu")
+TRAIN = (
+    "train", SYNTHETIC, "--recipe", "simple", *MODEL, "--epochs", "2", "--batch-size", "20", "--lr", "0.02",
+    "--device", "cpu",
+)  # fmt: skip
 PROGRESS = re.compile(r"[\w-]+: (downloading|unpacking) into |Downloading http")
 # Words of the libraries below, which tell a user of Fovea nothing or tell them to run code from a file.
 JARGON = ("Traceback", "weights_only", "miniz", "<unicode string>", "errors.pydantic.dev", "NoneType")

@@ -170,8 +170,8 @@ def test_folders_and_files_without_permission_are_named(monkeypatch: pytest.Monk
     class_folders("pets", cat=3, dog=3)
     class_folders("pets/dog", secret=1)
     write("closed.zip")
-    write("cache/x").parent.chmod(0o777)
-    monkeypatch.setenv("FOVEA_CACHE", "cache")
+    write("file")
+    monkeypatch.setenv("FOVEA_CACHE", "file")  # no folder: pictures are decoded in memory
     for path in ("pets/dog/secret", "pets/cat/1.png", "closed.zip"):
         os.chmod(path, 0)
     with without_rights():
@@ -197,6 +197,9 @@ def test_a_file_that_vanishes_after_the_scan_is_named(monkeypatch: pytest.Monkey
         load_data("pets", image_size=8)
     write("pets/cat/1.png", png(1))
     assert set(load_data("pets", image_size=8, skip_bad=True).facts.skipped) == {"cat/1.png"}
+    write("pets/cat/1.png", png(1))
+    monkeypatch.setattr("fovea.data.prepare.find", find)
+    assert not load_data("pets", image_size=8).facts.skipped, "it is back, and the cache does not say otherwise"
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="this file system takes no name that is no UTF-8")

@@ -12,14 +12,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import fovea as package
-from fovea import api, registry
+from fovea import registry
 from fovea.config import FreezeConfig, OptimConfig, RunConfig
 from fovea.engine.finetune import Freezing, Start, head_of, take
 from fovea.engine.head import best_head
+from fovea.engine.progress import Display
 from fovea.engine.train import build
 from fovea.errors import ConfigError, RunError
 from fovea.models.base import Model, build_model
 from fovea.optim.build import build_optimizer
+from fovea.resolve import resolve
 from fovea.run import ModelInfo, Run
 from test_bad_input import assert_refused, nothing_written
 from test_parts import SMALL
@@ -92,9 +94,9 @@ def test_lr_decay_keeps_what_the_groups_say() -> None:
 
 def begin(data: str, **options: object) -> tuple[RunConfig, dict[str, Tensor], ModelInfo, str]:
     """Config, first weights, and what is said of them, without the training."""
-    config, _ = api.resolve(data, "finetune", **options)
+    config, dataset = resolve(data, "finetune", None, Display(quiet=True), **options)
     said: list[str] = []
-    model, info = build(config, package.load_data(data), said.append)
+    model, info = build(config, dataset, said.append)
     return config, model.state_dict(), info, "\n".join(said)
 
 

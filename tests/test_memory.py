@@ -52,7 +52,8 @@ def greedy(
 @pytest.fixture
 def words(own_registry: None) -> tuple[object, ...]:
     Path("greedy.py").write_text(GREEDY)
-    return ("train", DATA, "--plugin", "greedy.py", "--device", "cpu", "--epochs", 2, "--out", "run")
+    words = ("--plugin", "greedy.py", "--device", "cpu", "--epochs", 2, "--out", "run")
+    return ("train", DATA, "--recipe", "simple", *words)
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda", "python"])

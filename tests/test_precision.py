@@ -93,6 +93,7 @@ def test_bf16_in_training_evaluation_and_prediction(with_bf16: None, tmp_path: P
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.Conv2d, "forward", spy)
+        patch.setattr("fovea.uses.explain.can_explain", lambda: False)  # heat maps are in fp32
         result = fovea("train", DATA, "--epochs", 2, "--device", "cpu", "--out", "run")
         assert result.code == 0
         assert seen == {torch.bfloat16}
@@ -143,7 +144,7 @@ def test_a_stopped_fp16_run_resumes_bit_for_bit(
     optimizer: str, without_pictures: None, tmp_path: Path, monkeypatch
 ) -> None:
     """On a GPU only; here emulated, as the scaling of the loss and its saved state are the same."""
-    for module in ("fovea.api", "fovea.engine.train"):
+    for module in ("fovea.resolve", "fovea.engine.train"):
         monkeypatch.setattr(f"{module}.pick_precision", lambda name, device: name)
     options = {**OPTIONS, "precision": "fp16", "optimizer": optimizer}
     whole = package.train(DATA, out=tmp_path / "whole", **options)

@@ -162,7 +162,7 @@ def test_an_archive_and_a_manifest_are_found_again_by_every_command(fovea: Fovea
     done = fovea("train", "animals.tar.gz", *TRAIN)
     assert done.code == 0, done.stderr
     assert "came without a test split, so Fovea kept 4 images apart: 20 % of each class" in done.stdout
-    run = Run("runs/animals-simple")
+    run = Run("runs/animals-auto")
     held_out = run.held_out["test"]
     before = (run.path / "predictions.csv").read_bytes()
     assert held_out == [line.split(",")[0] for line in before.decode().splitlines()[1:]]

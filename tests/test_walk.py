@@ -214,15 +214,15 @@ def test_a_folder_of_pictures_from_end_to_end(fovea) -> None:
             Image.new("RGB", (48, 36), shade).save(f"pictures/{name}/{number:02}.jpg")
     result = fovea("train", "pictures", "--image-size", 16, "--epochs", 4, "--batch-size", 8)
     assert result.code == 0, result.stderr
-    run = Run("runs/pictures-simple")
+    run = Run("runs/pictures-auto")
     assert result.stderr == "", "no warnings about letters that a font lacks"
     assert run.metrics["accuracy"] == 1.0
     assert run.metrics["classes"] == ["blue sky", "红"]
-    assert {len(ids) for ids in run.held_out.values()} == {8, 4}
+    assert {len(ids) for ids in run.held_out.values()} == {8, 6}
     shown = fovea("predict", run.path, "pictures/红/00.jpg", "--json")
     assert json.loads(shown.stdout)[0]["prediction"] == "红"
     assert fovea("train", "pictures", "--image-size", 16, "--epochs", 1).code == 0
-    assert Path("runs/pictures-simple-2/report.html").is_file(), "a run is never overwritten"
+    assert Path("runs/pictures-auto-2/report.html").is_file(), "a run is never overwritten"
 
 
 def test_other_data_without_a_split_is_measured_whole(fovea, tiny_run: Path) -> None:

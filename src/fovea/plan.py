@@ -69,14 +69,14 @@ def before(name: str) -> RunConfig:
 def plan(
     facts: Facts, device: str, minutes: float | None = None, model: str | None = None
 ) -> tuple[RunConfig, list[Reason]]:
-    """The settings for this data, and at most five reasons.
+    """The settings for this data, and at most four reasons.
 
     Args:
         device: `cpu`, `cuda` or `mps`.
         minutes: the time that there is for all of it; None: as long as it takes.
         model: the network, where it is given: the rest is chosen to suit it.
     """
-    val, val_reason = _val_fraction(facts)
+    val = _val_fraction(facts)
     num_train = round(sum(facts.counts) * (1 - val))
     base, why = _network(facts, num_train, device, minutes, model)
     augment, augment_reason = _augment(facts)
@@ -89,19 +89,15 @@ def plan(
             "epochs": epochs, "minutes": minutes, "min_steps": 0 if minutes else 200, "balance": balance,
         }
     )  # fmt: skip
-    reasons = [why, augment_reason, length_reason, val_reason, balance_reason]
+    reasons = [why, augment_reason, length_reason, balance_reason]
     return config, [reason for reason in reasons if reason is not None]
 
 
-def _val_fraction(facts: Facts) -> tuple[float, Reason | None]:
+def _val_fraction(facts: Facts) -> float:
     if facts.has_val:
-        return 0.0, None
+        return 0.0
     total = sum(facts.counts)
-    fraction = 0.2 if total < 1000 else 0.1 if total <= 50_000 else round(5000 / total, 4)
-    text = (
-        f"val: {100 * fraction:g} % of train (--val-fraction), to choose the best weights by, as test is looked at once"
-    )
-    return fraction, Reason(("data.val_fraction",), text)
+    return 0.2 if total < 1000 else 0.1 if total <= 50_000 else round(5000 / total, 4)
 
 
 def _network(

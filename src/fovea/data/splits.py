@@ -91,7 +91,8 @@ def how_split(config: DataConfig, held_out: Mapping[str, Sequence[str]]) -> list
     kept = f" (images of one {config.group} together)" if config.group not in (None, "none") else ""
     for name in [name for name in ("test", "val") if name in held_out]:
         fraction = config.test_fraction if name == "test" else config.val_fraction
-        how = f"{100 * fraction:g} % of each class{kept}, drawn with split_seed {config.split_seed}"
+        option = " (--val-fraction)" if name == "val" else ""
+        how = f"{100 * fraction:g} % of each class{option}{kept}, drawn with split_seed {config.split_seed}"
         if name == "test" and config.fold is not None:
             how = f"fold {config.fold} of {config.folds}{kept}, dealt with split_seed {config.split_seed}"
         if config.split_file is not None:
