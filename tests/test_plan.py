@@ -81,6 +81,7 @@ def test_classes_of_few_images_are_balanced_and_named() -> None:
     assert config.balance == "loss"
     assert "cat has 500 images and dog 50" in reasons[-1].text
     assert plan(facts(32, counts=(100, 50)), "cpu")[0].balance == "none"
+    assert plan(facts(32, counts=(100, 3)), "cpu")[0].balance == "none", "three images would outweigh a hundred"
 
 
 def test_val_is_a_larger_share_of_few_images() -> None:

@@ -30,6 +30,7 @@ FEW_SEEN, FEW_PASSES = 100_000, 5
 SEEN, MOST_EPOCHS = 400_000, 40  # images seen in a training: minutes on two cores; more epochs brought little
 LEAST_FIRST = 14  # pixels, the side of the smallest images that the first steps see
 BALANCE: Balance = "loss"
+TOO_FEW = 10  # images of a class that cannot be balanced: it would outweigh the rest by a handful of images
 IMBALANCE = 5  # largest class over smallest, from which on the small ones are learned less well
 
 
@@ -189,9 +190,9 @@ def _length(
 
 
 def _balance(facts: Facts) -> tuple[Balance, Reason | None]:
-    counts = [(count, name) for count, name in zip(facts.counts, facts.classes, strict=True) if count]
+    counts = list(zip(facts.counts, facts.classes, strict=True))
     (fewest, rare), (most, common) = min(counts), max(counts)
-    if most < IMBALANCE * fewest:
+    if most < IMBALANCE * fewest or fewest < TOO_FEW:
         return "none", None
     text = (
         f"balance {BALANCE} (--balance): {common} has {most:,} images and {rare} {fewest:,}, each class counts the same"
