@@ -196,7 +196,7 @@ def test_inspect(fovea, tmp_path: Path) -> None:
     assert facts["range"]["rescaled"] == [-1, 1]
     standardized = (unit - facts["mean"][0]) / facts["std"][0]
     assert facts["range"]["standardized"] == pytest.approx([standardized.min().item(), standardized.max().item()])
-    assert {p.name for p in Path("look").iterdir()} == {"samples.png", "balance.png", "inspect.json"}
+    assert {p.name for p in Path("look").iterdir()} == {"samples.png", "balance.png", "inspect.json", "inspect.html"}
     assert Image.open("look/samples.png").size[0] > 1000
     shown = fovea("inspect", "digits", "--augment", "shift:1,rotate:10").stdout
     assert "1,438 train, 359 test" in shown

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -74,29 +74,48 @@ def inspect(
     val_fraction: ValFraction = None,
     augment: Augment = None,
     columns: Columns = None,
+    run: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Also rank the labels that this run, or group of runs, doubts.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 3 where something serious is found.")] = False,
     skip_bad: SkipBad = False,
     plugin: Plugin = None,
     as_json: Json = False,
 ) -> None:
-    """Show what is in a data set, in figures and pictures."""
+    """Show what is in a data set, in figures and pictures, and what is wrong with it."""
     load_plugins(plugin)
     from fovea.api import load_data
     from fovea.config import split_list
     from fovea.data.find import folder_name
+    from fovea.uses.health.album import Album
+    from fovea.uses.health.check import check_health
+    from fovea.uses.health.page import write_page
+    from fovea.uses.health.runs import judged_by
     from fovea.uses.inspect import draw_inspection, inspect_data
-    from fovea.uses.tables import print_inspection
+    from fovea.uses.tables import print_findings, print_inspection
 
     options = {"data_dir": data_dir, "image_size": image_size, "val_fraction": val_fraction, "resize": resize}
-    given = {name: value for name, value in options.items() if value is not None}
-    dataset = load_data(data, display_for(as_json), skip_bad=skip_bad, columns=split_list(columns or ""), **given)
-    facts = inspect_data(dataset)
-    augmentations = split_list(augment or "")
-    written = draw_inspection(dataset, facts, Path(out or Path("inspect") / folder_name(data)), augmentations)
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    given |= {"skip_bad": skip_bad, "columns": split_list(columns or "")}
+    display, judged = display_for(as_json), None
+    if run is not None:
+        album, judged = judged_by(run, data, given, display)
+    else:
+        album = Album(load_data(data, display, **given))
+    findings = check_health(album, display, judged)
+    facts = {**inspect_data(album.dataset), "findings": [finding.to_json() for finding in findings]}
+    out_folder = Path(out or Path("inspect") / folder_name(data))
+    written = draw_inspection(album.dataset, facts, out_folder, split_list(augment or ""))
+    write_page(out_folder / "inspect.html", album, facts, findings, written)
     if as_json:
         print_json(facts)
-        return
-    print_inspection(facts)
-    print("pictures: " + ", ".join(str(path) for path in written))
+    else:
+        print_inspection(facts)
+        print_findings(findings)
+        print("pictures: " + ", ".join(str(path) for path in written))
+        print(f"page: {out_folder / 'inspect.html'}")
+    if strict and any(finding.severity == "serious" for finding in findings):
+        raise typer.Exit(3)
 
 
 app.command(cls=TrainCommand)(train)

@@ -21,6 +21,7 @@ from fovea.optim.build import check_optimizer, with_habits
 from fovea.optim.schedules import build_schedule
 from fovea.plan import AUTO, Facts, before, plan
 from fovea.run import Run
+from fovea.uses.health.check import short_check
 
 START_RECIPE = "finetune"  # where no recipe is named and a training starts from pretrained weights or another run's
 
@@ -51,6 +52,9 @@ def resolve(
         config = _checked(chosen, values)
     config, dataset = _with_val(config, dataset, values, is_loaded=isinstance(data, Dataset))
     say_data(dataset, reasons, display)
+    if not isinstance(data, Dataset):  # who loads it could look at it
+        for line in short_check(dataset):
+            display.say(line)
     return config, dataset
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from fovea import files
 from fovea.calibration import COVERAGE_COLUMNS, RELIABILITY_COLUMNS, read_calibration
@@ -15,9 +12,9 @@ from fovea.config import RunConfig
 from fovea.engine.progress import clock
 from fovea.run import Run, read_rows
 from fovea.uses import explain, plots, trust_plots
+from fovea.uses.page import embedded, render
 from fovea.uses.summary import probability_lines, splits, summary
 
-_CSS_PIXELS = 0.58  # per pixel of a plot: its type comes out as large as the page's
 _MANY_CLASSES = 20  # from here on, tables of a row a class are folded
 
 
@@ -44,15 +41,10 @@ def write_report(run: Run) -> Path:
         plots.draw_curves(run.path / "plots" / "curves.png", results, metrics)
     if metrics is not None:
         draw_charts(run.path, metrics)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("fovea"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
-    environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
-    environment.filters["span"] = lambda ends: f"{100 * ends[0]:.1f}–{100 * ends[1]:.1f} %"
-    page = environment.get_template("report.html").render(
+    page = render(
+        "report.html",
         run=run, config=config, info=info, metrics=metrics, results=results, environment=made,
-        loss_table=_loss_table(steps), pictures=_pictures(run),
+        loss_table=_loss_table(steps), pictures=embedded((run.path / "plots").glob("*.png")),
         summary=summary(run, metrics), splits=splits(run, read_calibration(run)),
         probability_lines=probability_lines(metrics) if metrics else [], how_to_explain=None if explain.can_explain() else explain.HOW_TO_GET,
         settings=_settings(run), many_classes=len(info.classes) > _MANY_CLASSES,
@@ -61,17 +53,6 @@ def write_report(run: Run) -> Path:
     path = run.path / "report.html"
     files.write_text(path, page)
     return path
-
-
-def _pictures(run: Run) -> dict[str, dict[str, Any]]:
-    """Every plot as a data URI, so that the page needs no other file, with its width in CSS pixels."""
-    pictures = {}
-    for path in sorted((run.path / "plots").glob("*.png")):
-        data = path.read_bytes()
-        width = int.from_bytes(data[16:20], "big")  # of the PNG's header
-        uri = "data:image/png;base64," + base64.b64encode(data).decode()
-        pictures[path.stem] = {"uri": uri, "width": round(width * _CSS_PIXELS)}
-    return pictures
 
 
 def _loss_table(steps: list[dict[str, str]]) -> dict[str, Any]:

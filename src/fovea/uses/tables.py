@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from rich import box
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fovea.metrics import most_confused
+from fovea.uses.health.finding import Finding, counted, examples
 from fovea.uses.predict import Prediction
 
 _PAIRS = 5
@@ -155,6 +157,15 @@ def print_inspection(facts: dict[str, Any]) -> None:
         for row, name in enumerate(facts["classes"])
     ]
     print_table("images per class", ["class", *splits], per_class)
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """What is wrong with the data: a sentence each, and the first pictures by name."""
+    print(f"\nhealth: {counted(findings)}")
+    for finding in findings:
+        print(f"  {finding.severity}: {finding.kind}: {finding.text}")
+        if finding.groups:
+            print(f"      {examples(finding)}")
 
 
 def print_comparison(result: dict[str, Any]) -> None:
