@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import fovea as package
-from fovea import api
 from fovea.engine.small_first import check_small_first
 from fovea.models.base import build_model
 from fovea.plan import Facts, plan
