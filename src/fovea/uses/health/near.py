@@ -14,7 +14,7 @@ from fovea.uses.health.cores import on_all_cores
 from fovea.uses.health.descriptors import Descriptors
 
 # Chosen by looking at pairs of CIFAR-10: of those above 0.8 nearly all are the same picture, below 0.7 many are not
-# (two ships on the horizon, two cars of one make on white). benchmarks/inspect.md has the figures.
+# (two ships on the horizon, two cars of one make on white). benchmarks/health.md has the figures.
 SAME = 0.78  # 0.80 for CIFAR-10, see `_least`
 _ALIKE = 0.77  # similarity of descriptors from which on a pair is looked at (see descriptors.py)
 _NEIGHBOURS = 3  # so many of the most alike of each image, in each bucket: bounds the work where all images are alike
