@@ -101,7 +101,9 @@ def compared(leak: Finding, table: Path) -> list[str]:
     lines += ["| ciFAIR's judgement | named | found |", "| --- | --- | --- |"]
     for judgement, words in ((1, "near-duplicate: the same shot"), (2, "very similar, another shot")):
         named = {test for (test, _), judged in pairs.items() if judged == judgement}
-        lines.append(f"| {words} | {len(named)} | {len(named & found)} ({100 * len(named & found) / len(named):.0f} %) |")
+        lines.append(
+            f"| {words} | {len(named)} | {len(named & found)} ({100 * len(named & found) / len(named):.0f} %) |"
+        )
     others = found - {test for test, _ in pairs}
     mirrored = sum(group[0].id in others and group[1].facts["mirrored"] for group in leak.groups)
     return [*lines, f"| not named | | {len(others)}, of them {mirrored} mirrored |"]
