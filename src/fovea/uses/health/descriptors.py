@@ -12,7 +12,7 @@ from torch import Tensor
 _SIDE = 8  # an image is averaged down to so many pixels a side
 _LUMA, _CHROMA = 6, 4  # waves kept along each side: of brightness, and of each colour difference
 # Photographs have about 1/f amplitudes (Field 1987), which this flattens in part, and weak colour. Chosen on CIFAR-10
-# among 45 settings: 95 % of the pairs that ciFAIR names lie above 0.77, with 1.6 others for each image.
+# among some fifty settings: 95 % of the pairs that ciFAIR names lie above 0.77, with 1.6 others for each image.
 _FLATTEN, _COLOUR = 0.7, 3.0
 _OPPONENT = torch.tensor([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]])  # YCbCr (JPEG)
 
