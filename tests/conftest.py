@@ -72,6 +72,26 @@ def fovea(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
     return call
 
 
+# Drawing takes longer than most trainings of these files, and their tests look at no picture.
+UNDRAWN = {
+    "test_finetune", "test_gradients", "test_memory", "test_models", "test_optim", "test_parts", "test_plan",
+    "test_precision", "test_record", "test_repeat", "test_small_first", "test_train", "test_views",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.module.__name__.rpartition(".")[2] not in UNDRAWN:
+        return
+    from fovea import api
+    from fovea.uses import plots, trust_plots
+
+    monkeypatch.setattr(api, "draw_pictures", lambda *arguments: None)
+    for module in (plots, trust_plots):
+        for name in [name for name in vars(module) if name.startswith("draw_")]:
+            monkeypatch.setattr(module, name, lambda *arguments: None)
+
+
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings draw nothing and write no report, which takes longer than a small training itself."""

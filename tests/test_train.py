@@ -116,6 +116,7 @@ def test_a_stopped_run_ends_as_if_it_had_never_stopped(stop: signal.Signals, tmp
     stopped = subprocess.Popen(
         [sys.executable, "-m", "fovea.cli", *words, "--out", "stopped"],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what a shell starts in the background ignores it
     )  # fmt: skip
     results = tmp_path / "stopped" / "results.csv"
     while stopped.poll() is None and not (results.is_file() and len(results.read_text().splitlines()) > 3):

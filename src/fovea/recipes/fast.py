@@ -3,6 +3,7 @@
 from fovea.config import DataConfig, OptimConfig, RunConfig, ScheduleConfig, SmallFirstConfig
 from fovea.registry import recipe
 
+# other_lr: better on val than airbench's 0.053 (EXPERIMENTS.md).
 MUON = "muon:steps=3:normalize=true:other=sgd:other_lr=0.23:other_momentum=0.85"
 
 

@@ -22,7 +22,7 @@ from fovea.models.base import Model
 from fovea.run import Run
 
 UNKNOWN = "I don't know"
-_CHUNK = 1000  # pictures decoded before the network sees them: bounds memory for any number of files
+_CHUNK_BYTES = 64 << 20  # of decoded pictures before the network sees them: bounds memory for any number of files
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,11 @@ class Classifier:
             return self._answers([str(row) for row in range(len(images))], self.logits(images), top, least)
         patterns = [images] if isinstance(images, (str, Path)) else list(images)
         paths = find_images([str(pattern) for pattern in patterns])
+        chunk = max(1, _CHUNK_BYTES // (self.preprocess.channels * math.prod(self.preprocess.image_size)))
         answers = []
         with ThreadPoolExecutor() as pool:
-            for start in range(0, len(paths), _CHUNK):
-                decoded = list(pool.map(self._decode, paths[start : start + _CHUNK]))
+            for start in range(0, len(paths), chunk):
+                decoded = list(pool.map(self._decode, paths[start : start + chunk]))
                 bad = [found for found in decoded if isinstance(found, DataError)]
                 for error in bad:
                     if on_bad is None:
