@@ -167,14 +167,14 @@ def test_bad_files_are_named_each_in_one_line_and_can_be_skipped(fovea: Fovea) -
     folder(Path("pets"))
     for name, (make, _) in BAD.items():
         make(Path("pets/cat") / name)
-    seen = fovea("inspect", "pets", "--skip-bad", "--json")
+    seen = fovea("inspect", "pets", "--json")
     assert seen.code == 0
     skipped = {line.partition(":")[0]: line for line in json.loads(seen.stdout)["skipped"]}
     assert set(skipped) == {f"pets/cat/{name}" for name in BAD}
     for name, (_, why) in BAD.items():
         assert why in skipped[f"pets/cat/{name}"]
         assert "\n" not in skipped[f"pets/cat/{name}"]
-    refused = fovea("inspect", "pets")
+    refused = fovea("train", "pets")
     assert refused.code == 2
     assert len(refused.stderr.splitlines()) == 1
     assert "(and 2 more)" in refused.stderr

@@ -242,8 +242,7 @@ class _Links(html.parser.HTMLParser):
 
 def test_a_messy_folder_from_end_to_end(fovea: Fovea, messy: Path) -> None:
     before = {path: path.read_bytes() for path in messy.rglob("*.*")}
-    assert_refused(fovea("inspect", messy, "--strict"), "cut.png", "--skip-bad")
-    result = fovea("inspect", messy, "--skip-bad", "--strict", "--json", "--out", "look")
+    result = fovea("inspect", messy, "--strict", "--json", "--out", "look")
     assert result.code == 3
     facts = json.loads(result.stdout)
     findings = {finding["kind"]: finding for finding in facts["findings"]}
@@ -279,7 +278,7 @@ def test_a_messy_folder_from_end_to_end(fovea: Fovea, messy: Path) -> None:
     for finding in facts["findings"]:
         assert finding["text"].split(":")[0] in html.unescape(page)
 
-    shown = fovea("inspect", messy, "--skip-bad", "--out", "look")
+    shown = fovea("inspect", messy, "--out", "look")
     assert shown.code == 0  # not strict
     assert "serious: leakage: 1 of " in shown.stdout
     assert "page: look/inspect.html" in shown.stdout

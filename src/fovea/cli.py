@@ -78,7 +78,6 @@ def inspect(
         str | None, typer.Option(metavar="RUN", help="Also rank the labels that this run, or group of runs, doubts.")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 3 where something serious is found.")] = False,
-    skip_bad: SkipBad = False,
     plugin: Plugin = None,
     as_json: Json = False,
 ) -> None:
@@ -96,7 +95,7 @@ def inspect(
 
     options = {"data_dir": data_dir, "image_size": image_size, "val_fraction": val_fraction, "resize": resize}
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    given |= {"skip_bad": skip_bad, "columns": split_list(columns or "")}
+    given |= {"skip_bad": True, "columns": split_list(columns or "")}
     display, judged = display_for(as_json), None
     if run is not None:
         album, judged = judged_by(run, data, given, display)
