@@ -161,7 +161,13 @@ def test_inspect_names_the_shares(fovea, monkeypatch) -> None:
     from fovea.uses import grid
 
     seen: list[str] = []
-    monkeypatch.setattr(grid, "draw_images", lambda path, images, captions, *rest: seen.extend(captions))
+    draw = grid.draw_images
+
+    def noted(path: Path, images: torch.Tensor, captions: list[str], *rest: object) -> None:
+        seen.extend(captions)
+        draw(path, images, captions, *rest)
+
+    monkeypatch.setattr(grid, "draw_images", noted)
     assert fovea("inspect", DATA, "--augment", "mirror,mixup", "--out", "seen").code == 0
     shares = [caption for caption in seen if "\n" in caption]
     assert shares
