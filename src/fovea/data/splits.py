@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
 from fovea.config import DataConfig
@@ -153,6 +152,8 @@ def deal(labels: Sequence[int] | np.ndarray, groups: Sequence[str], shares: Sequ
 
 def fold_rows(train: Split, groups: Mapping[str, str], config: DataConfig) -> Tensor:
     """Sorted row numbers of the fold that the config names; every image is in exactly one. Raises DataError."""
+    from sklearn.model_selection import StratifiedKFold  # a second to import, and seldom needed
+
     assert config.fold is not None
     labels = train.labels.numpy()
     if groups:
