@@ -229,6 +229,8 @@ def test_folds_are_a_group_of_runs(fovea: Fovea) -> None:
     words = ("train", "pets", *TRAIN, "--folds", 3, "--out", "group")
     result = fovea(*words, "--json")
     assert result.code == 0, result.stderr
+    assert "fold 1 of 3" in result.stderr
+    assert "20 % of each class, drawn" not in result.stderr, "no other split is spoken of"
     (group,) = json.loads(result.stdout)["groups"]
     runs = repeat.members("group")
     assert [run.name for run in runs] == ["fold-1", "fold-2", "fold-3"]

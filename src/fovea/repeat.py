@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fovea import api, files
-from fovea.config import DataConfig, RunConfig, validated
+from fovea.config import RunConfig
 from fovea.data.find import folder_name
 from fovea.data.splits import split_off
 from fovea.data.types import Dataset
@@ -55,10 +55,11 @@ def train_folds(
     if folds < 2:
         raise ConfigError(f"--folds {folds}: at least 2")
     display = display or Display(quiet=quiet)
-    config, _ = resolve(data, recipe, settings, display, **options)
-    config = config.model_copy(update={"data": validated(DataConfig, {**config.data.model_dump(), "folds": folds})})
+    first = {**(settings or {}), "data.folds": folds, "data.fold": 1}
+    # What cannot be dealt says so here, before anything is written.
+    config, _ = resolve(data, recipe, first, display, **options)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"fold": None})})
     dataset = _unsplit(config, display)
-    split_off(dataset, _fold(config, dataset, 1).data)  # what cannot be dealt says so before anything is written
     return _begin(config, {"folds": list(range(1, folds + 1))}, out, dataset, display)
 
 

@@ -55,7 +55,7 @@ def read_split(path: str) -> HeldOut:
 def split_off(dataset: Dataset, config: DataConfig, held_out: HeldOut | None = None) -> Dataset:
     """The data set with `test`, then `val`, split off `train` where it lacks them and the config asks for them."""
     splits, made = dict(dataset.splits), dict(dataset.held_out)
-    if config.fold is not None and "test" in splits:
+    if config.fold is not None and "test" in splits and "test" not in made:
         raise DataError(f"{config.name} has a test split of its own: folds are for data without one")
     for name, fraction in (("test", config.test_fraction), ("val", config.val_fraction)):
         is_named = held_out is not None and name in held_out.ids
