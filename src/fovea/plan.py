@@ -26,7 +26,7 @@ MODELS = {
 GPU_SPEED = 20  # times that
 # A network that sees fewer images than this in the minutes given, or each less often, is too large for them; but
 # MOST_EPOCHS are always enough.
-FEW_SEEN, FEW_PASSES = 100_000, 5
+FEWEST_SEEN = {"wide": (100_000, 5), "narrow": (40_000, 1)}
 SEEN, MOST_EPOCHS = 400_000, 40  # images seen in a training: minutes on two cores; more epochs brought little
 LEAST_FIRST = 14  # pixels, the side of the smallest images that the first steps see
 BALANCE: Balance = "loss"
@@ -120,9 +120,7 @@ def _network(
         elif num_train >= MANY and side <= SMALL:
             kind, why = "wide", f"{num_train:,} images make use of its width"
     else:
-        enough = min(MOST_EPOCHS * num_train, max(FEW_SEEN, FEW_PASSES * num_train))
-        seen = {kind: 60 * minutes * speed(kind, side, device) for kind in SPEED}
-        kind = next((kind for kind in ("wide", "narrow") if seen[kind] >= enough), "quick")
+        kind = next((kind for kind in FEWEST_SEEN if _sees_enough(kind, num_train, side, device, minutes)), "quick")
         why = f"the largest that sees each image often enough in {minutes:g} minutes"
     base = quick(name) if kind == "quick" else fast(name)
     changes: dict[str, object] = {"model": MODELS[kind] + _stem(side, kind), "views": "mirror"}
@@ -142,6 +140,12 @@ def _network(
 def speed(kind: str, side: int, device: str) -> float:
     """Images of `side` pixels a second that one of the networks is trained on; a guess, but the same everywhere."""
     return SPEED[kind] / _cost(side) * (1 if device == "cpu" else GPU_SPEED)
+
+
+def _sees_enough(kind: str, num_train: int, side: int, device: str, minutes: float) -> bool:
+    images, passes = FEWEST_SEEN[kind]
+    enough = min(MOST_EPOCHS * num_train, max(images, passes * num_train))
+    return 60 * minutes * speed(kind, side, device) >= enough
 
 
 def _stem(side: int, kind: str) -> str:

@@ -1,6 +1,6 @@
 """The tutorial's accuracy in seconds."""
 
-from fovea.config import DataConfig, OptimConfig, RunConfig, ScheduleConfig, SmallFirstConfig
+from fovea.config import DataConfig, OptimConfig, RunConfig, ScheduleConfig
 from fovea.recipes.fast import MUON
 from fovea.registry import recipe
 
@@ -16,15 +16,14 @@ def quick(data: str) -> RunConfig:
     return RunConfig(
         recipe="quick",
         data=DataConfig(name=data),
-        model="record:widths=16/32/64:depths=1/1/1:stem=stride:filters=16",
+        model="record:widths=16/24:depths=1/2:stem=patch:filters=20",
         augment=("mirror",),
         optim=OptimConfig(name=MUON, lr=0.35, momentum=0.6, nesterov=True),
         schedule=ScheduleConfig(name="linear"),
-        small_first=SmallFirstConfig(until=0.7),
-        label_smoothing=0.1,
+        label_smoothing=0.2,
         epochs=1,
         min_steps=90,
-        batch_size=250,
-        part_size=125,
+        batch_size=400,
+        part_size=200,
         views="mirror-shift",
     )
