@@ -111,7 +111,7 @@ def matrices(rows: int, columns: int) -> torch.Tensor:
     return torch.randn(3, rows, columns, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(8, 8), (6, 20), (20, 6)])
+@pytest.mark.parametrize(("rows", "columns"), [(8, 8), (6, 20), (20, 6), (128, 600), (600, 128)])
 def test_newton_schulz_against_the_svd(rows: int, columns: int) -> None:
     """With the coefficients that converge, and enough iterations, it is U V^T."""
     given = matrices(rows, columns)

@@ -24,6 +24,9 @@ from fovea.registry import optimizer
 # lies in a band around 1 rather than at 1, which costs nothing in training (Jordan et al. 2024).
 QUINTIC = (3.4445, -4.7750, 2.0315)
 
+# From this many rows, and columns for each row, on, the iterations on X X^T alone are quicker (EXPERIMENTS.md).
+LARGE, WIDE = 128, 4
+
 
 @optimizer
 def muon(
@@ -116,10 +119,31 @@ def newton_schulz(
     if tall:  # the smaller of the two products
         x = x.mT
     x = x / (x.norm(dim=(1, 2), keepdim=True) + eps)  # no singular value above 1, where the iteration would explode
+    if x.dtype == torch.float32 and x.shape[1] >= LARGE and x.shape[2] >= WIDE * x.shape[1]:
+        x = _polynomial(x @ x.mT, steps, coefficients) @ x
+        return x.mT if tall else x
     for _ in range(steps):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
+
+
+def _polynomial(gram: Tensor, steps: int, coefficients: tuple[float, float, float]) -> Tensor:
+    """What all steps together multiply X by, from X X^T alone: `(N, R, R)` to `(N, R, R)`.
+
+    A step is X -> P X with P = a + b G + c G^2 of G = X X^T, and turns G into P G P. Of a wide X that is a half to a third
+    of the work, as X itself is multiplied once. It asks for float32: bfloat16 would lose the small singular values.
+    """
+    a, b, c = coefficients
+    total = None
+    for step in range(steps):
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
+        total = factor if total is None else factor @ total
+        if step + 1 < steps:
+            gram = factor @ gram @ factor
+    assert total is not None
+    return total
 
 
 class Together(Optimizer):
