@@ -42,9 +42,10 @@ def measure(recipe: str, model: str, batch_size: int, epochs: int) -> dict[str, 
     """Train, and return val accuracy and seconds."""
     data = fovea.load_data("cifar10", val_fraction=0.1)
     data = replace(data, splits={name: data.splits[name] for name in ("train", "val")})  # no test in sight
-    settings = {"batch_size": batch_size, "part_size": batch_size // 2, "model": model, "epochs": epochs}
+    settings = {"part_size": batch_size // 2}
+    options: dict[str, Any] = {"batch_size": batch_size, "model": model, "epochs": epochs, "device": "cpu"}
     with tempfile.TemporaryDirectory() as folder:
-        run = fovea.train(data, recipe, Path(folder) / "run", quiet=True, device="cpu", **settings)
+        run = fovea.train(data, recipe, Path(folder) / "run", settings, quiet=True, **options)
         accuracy, seconds = float(run.results[-1]["val_accuracy"]), run.cost["train_seconds"]
     return {"val_accuracy": accuracy, "seconds": seconds, "commit": commit()}
 

@@ -120,7 +120,7 @@ def newton_schulz(
         x = x.mT
     x = x / (x.norm(dim=(1, 2), keepdim=True) + eps)  # no singular value above 1, where the iteration would explode
     if x.dtype == torch.float32 and x.shape[1] >= LARGE and x.shape[2] >= WIDE * x.shape[1]:
-        x = _polynomial(x @ x.mT, steps, coefficients) @ x
+        x = torch.bmm(_polynomial(x @ x.mT, steps, coefficients), x)
         return x.mT if tall else x
     for _ in range(steps):
         gram = x @ x.mT
