@@ -1,10 +1,12 @@
-"""Winograd's convolution against the direct one."""
+"""Winograd's convolution against the direct one, and the layers that keep its order in memory."""
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from fovea.models import winograd
+from fovea.models.pixels_first import BatchNorm, MaxPool2x2, images_first, lies_pixels_first, pixels_first
 from fovea.models.winograd import Conv3x3
 
 
@@ -17,10 +19,23 @@ def taken(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("size", [(4, 4), (7, 7), (8, 6), (15, 16), (1, 3)])
-@pytest.mark.parametrize("channels", [(64, 128), (160, 64)])
-@pytest.mark.parametrize("channels_last", [True, False])
-def test_output_and_gradients_are_those_of_the_direct_convolution(size, channels, channels_last, taken):
+def in_order(images, order):
+    """The same numbers, `(B, C, H, W)`, laid out in memory in another order."""
+    if order == "pixels first":
+        return images_first(pixels_first(images))
+    return images.contiguous(memory_format=torch.channels_last if order == "channels last" else torch.contiguous_format)
+
+
+def assert_near(found, expected, tolerance):
+    assert found.shape == expected.shape
+    assert (found - expected).norm() < tolerance * expected.norm()
+
+
+# 4, 7, 8: one tile; 15, 31, 33: several, the last cut short; 1, 2: nothing but borders
+@pytest.mark.parametrize("size", [(4, 4), (7, 7), (8, 6), (15, 16), (31, 33), (1, 3), (2, 2)])
+@pytest.mark.parametrize("channels", [(24, 64), (40, 32)])
+@pytest.mark.parametrize("order", ["images first", "channels last", "pixels first"])
+def test_output_and_gradients_are_those_of_the_direct_convolution(size, channels, order, taken):
     torch.manual_seed(0)
     layer = Conv3x3(*channels, bias=True).double()
     images = torch.randn(3, channels[0], *size, dtype=torch.float64)
@@ -29,27 +44,29 @@ def test_output_and_gradients_are_those_of_the_direct_convolution(size, channels
     wanted = [expected, *torch.autograd.grad(expected, (images, layer.weight, layer.bias), seed)]
 
     layer = layer.float()
-    given = images.detach().float()
-    if channels_last:
-        given = given.contiguous(memory_format=torch.channels_last)
-    out = layer(given.requires_grad_())
-    found = [out, *torch.autograd.grad(out, (given, layer.weight, layer.bias), seed.float())]
+    given = in_order(images.detach().float(), order).requires_grad_()
+    out = layer(given)
+    found = [out, *torch.autograd.grad(out, (given, layer.weight, layer.bias), in_order(seed.float(), order))]
 
     assert taken
+    assert lies_pixels_first(out)
     for a, b in zip(found, wanted, strict=True):
-        assert a.shape == b.shape
-        assert (a - b).abs().max() < 3e-5 * b.abs().max()
+        assert_near(a, b, 6e-5)
 
 
-def test_many_images_are_worked_on_in_chunks_with_the_same_result(monkeypatch):
+@pytest.mark.parametrize("size", [(7, 7), (15, 8), (3, 3), (2, 5)])
+def test_what_a_pooling_leaves_out_is_not_worked_out(size):
     torch.manual_seed(0)
-    layer, images = Conv3x3(64, 128), torch.randn(7, 64, 9, 9)
-    whole = layer(images)
-    monkeypatch.setattr(winograd, "_CHUNK_BYTES", 4 * 36 * 9 * 128 * 3)  # three images at a time
-    parts = layer(images)
-    torch.testing.assert_close(parts, whole)
-    gradients = [torch.autograd.grad(out.square().sum(), layer.weight)[0] for out in (whole, parts)]
-    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-2)
+    layer = Conv3x3(24, 32, even_only=True)
+    images = torch.randn(2, 24, *size, requires_grad=True)
+    out = layer(images)
+    assert out.shape[2:] == (size[0] // 2 * 2, size[1] // 2 * 2)
+    expected = F.max_pool2d(F.conv2d(images, layer.weight, padding=1), 2)
+    found = MaxPool2x2()(out)
+    assert_near(found, expected, 6e-5)
+    given = (images, layer.weight)
+    for a, b in zip(*(torch.autograd.grad(o.square().sum(), given) for o in (found, expected)), strict=True):
+        assert_near(a, b, 2e-4)
 
 
 def test_the_direct_way_is_taken_where_it_is_faster(taken):
@@ -58,7 +75,7 @@ def test_the_direct_way_is_taken_where_it_is_faster(taken):
         Conv3x3(64, 128)(images)
     with torch.autocast("cpu", torch.bfloat16):
         Conv3x3(64, 128)(images)
-    Conv3x3(64, 64)(images)
+    Conv3x3(64, 8)(images)
     assert not taken
 
 
@@ -70,5 +87,33 @@ def test_the_first_layer_needs_no_gradient_of_its_input():
 
 
 def test_the_state_dict_is_that_of_a_plain_convolution():
-    plain = torch.nn.Conv2d(64, 128, 3, padding=1, bias=False)
+    plain = nn.Conv2d(64, 128, 3, padding=1, bias=False)
     Conv3x3(64, 128).load_state_dict(plain.state_dict())
+
+
+@pytest.mark.parametrize("order", ["images first", "channels last", "pixels first"])
+@pytest.mark.parametrize("training", [True, False])
+def test_normalization_is_that_of_pytorch_and_keeps_the_order(order, training):
+    torch.manual_seed(0)
+    own, theirs = BatchNorm(6).train(training), nn.BatchNorm2d(6).train(training)
+    images = torch.randn(4, 6, 5, 3)
+    given, plain = in_order(images, order).requires_grad_(), images.clone().requires_grad_()
+    out, expected = own(given), theirs(plain)
+    torch.testing.assert_close(out, expected)
+    assert out.stride() == given.stride()
+    found, wanted = (torch.autograd.grad(o.pow(3).sum(), i)[0] for o, i in ((out, given), (expected, plain)))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(own.running_var, theirs.running_var)
+    assert own.state_dict().keys() == theirs.state_dict().keys()
+
+
+@pytest.mark.parametrize("order", ["images first", "channels last", "pixels first"])
+@pytest.mark.parametrize("size", [(4, 6), (5, 4), (7, 7)])
+def test_pooling_is_that_of_pytorch(order, size):
+    torch.manual_seed(0)
+    images = torch.randn(3, 5, *size).round(decimals=0)  # with many equal neighbours
+    given, plain = in_order(images, order).requires_grad_(), images.clone().requires_grad_()
+    out, expected = MaxPool2x2()(given), F.max_pool2d(plain, 2)
+    assert torch.equal(out, expected)
+    seed = torch.randn_like(expected)
+    assert torch.equal(*(torch.autograd.grad(o, i, seed)[0] for o, i in ((out, given), (expected, plain))))

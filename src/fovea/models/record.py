@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fovea.errors import ConfigError
 from fovea.models.base import Model
 from fovea.models.blocks import check_size
+from fovea.models.pixels_first import BatchNorm, MaxPool2x2
 from fovea.models.winograd import Conv3x3
 from fovea.registry import model
 
@@ -43,10 +44,11 @@ class Record(Model):
         before = 2 * num_filters
         for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
             for number in range(depth):
-                layers.append(_identity_first(Conv3x3(before, width)))
-                if number == 0 and (stage or stride == 1):
-                    layers.append(nn.MaxPool2d(2))
-                layers += [_shift_only(nn.BatchNorm2d(width, eps=1e-12, momentum=0.4)), nn.ReLU()]
+                halve = number == 0 and (stage > 0 or stride == 1)
+                layers.append(_identity_first(Conv3x3(before, width, even_only=halve)))
+                if halve:
+                    layers.append(MaxPool2x2())
+                layers += [_shift_only(BatchNorm(width, eps=1e-12, momentum=0.4)), nn.ReLU()]
                 before = width
         self.stages = nn.Sequential(*layers)
         self.head = nn.Linear(before, num_classes, bias=False)
@@ -89,7 +91,7 @@ def _identity_first(layer: Conv3x3) -> Conv3x3:
     return layer
 
 
-def _shift_only(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
+def _shift_only(norm: BatchNorm) -> BatchNorm:
     norm.weight.requires_grad = False
     return norm
 

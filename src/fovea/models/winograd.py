@@ -1,145 +1,158 @@
-"""3×3 convolutions with a quarter of the multiplications, for training on a CPU."""
+"""3×3 convolutions with a quarter to a fifth of the multiplications, for training on a CPU."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from fovea.models.pixels_first import images_first, pixels_first
+
 # Below this product of channels the transforms cost more than they save (EXPERIMENTS.md).
-_LEAST_CHANNELS, _LEAST_PRODUCT = 64, 64 * 128
-# Bytes of transformed tiles worked on at a time: bounds memory; the speed hardly depends on it between 4 and 16 MB.
-_CHUNK_BYTES = 8 << 20
-_OUT, _TILE = 4, 6  # a tile of 6×6 input pixels gives 4×4 output pixels
+_LEAST_PRODUCT = 24 * 32
+_LARGEST_TILE = 8  # pixels along a side: each more costs float32 half a digit (EXPERIMENTS.md)
 
 
 class Conv3x3(nn.Conv2d):
     """A 3×3 convolution, stride 1, padding 1, that takes Winograd's way where that is faster: in float32 training on a CPU.
 
-    Its state dict is that of `nn.Conv2d`; the results agree to about 1e-5 of the largest value.
+    Its state dict is that of `nn.Conv2d`. The results agree to some 2e-5 of their root mean square (bfloat16: 3e-3), and lie
+    in memory as fovea.models.pixels_first says. With `even_only`, where a 2×2 pooling follows that would not read them, an
+    odd last row and column may be left out of the result.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, bias: bool = False) -> None:
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = False, even_only: bool = False) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
+        self.even_only = even_only
 
     def forward(self, input: Tensor) -> Tensor:
         """`(B, C, H, W)` to `(B, O, H, W)`."""
         if not self._winograd_pays(input):
             return super().forward(input)
-        out: Tensor = _Winograd.apply(input, self.weight)
+        height, width = (side - side % 2 if self.even_only else side for side in input.shape[2:])
+        out = images_first(_Winograd.apply(pixels_first(input), self.weight, height, width))
         return out if self.bias is None else out + self.bias[:, None, None]
 
     def _winograd_pays(self, images: Tensor) -> bool:
-        channels = self.in_channels, self.out_channels
         return (
             images.device.type == "cpu"
             and images.dtype == torch.float32
             and torch.is_grad_enabled()
             and not torch.is_autocast_enabled("cpu")
-            and min(channels) >= _LEAST_CHANNELS
-            and channels[0] * channels[1] >= _LEAST_PRODUCT
+            and self.in_channels * self.out_channels >= _LEAST_PRODUCT
         )
 
 
 class _Winograd(torch.autograd.Function):
-    """F(4×4, 3×3) of Lavin & Gray 2016 ("Fast Algorithms for Convolutional Neural Networks"), and both its gradients.
+    """Lavin & Gray 2016 ("Fast Algorithms for Convolutional Neural Networks"), and both gradients.
 
-    Output tile = Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A, with the ⊙ summed over channels: 36 matrix products instead of 16 · 9. Each
-    two-sided transform is one product with a Kronecker square. The gradients are the transposes of the same steps, so they
-    cost a quarter as well; the transformed input is kept for the gradient of the weight.
+    Along a side, m outputs are Aᵀ[(G g) ⊙ (Bᵀ d)] of a kernel g and m + 2 inputs d. Along both, (m + 2)² products stand for
+    9 m², and with channels each is a product of matrices. The gradients are the transposes of the same steps, so they cost
+    as little; the transformed input is kept for the gradient of the weight.
     """
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor) -> Tensor:
-        back, kernel, tile = _transforms()
-        count, channels, height, width = images.shape
-        out_channels = len(weight)
-        down, across = -(-height // _OUT), -(-width // _OUT)
-        pixels = images.permute(0, 2, 3, 1).contiguous()  # (N, H, W, C): free where the memory format is channels_last
-        weights = (kernel @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(-1, channels, out_channels)
-        out = images.new_empty(count, down * _OUT, across * _OUT, out_channels)
-        chunk = _chunk(count, down * across * max(channels, out_channels))
-        kept = []
-        for first in range(0, count, chunk):
-            part = pixels[first : first + chunk]
-            padded = F.pad(part, (0, 0, 1, across * _OUT - width + 1, 1, down * _OUT - height + 1))
-            tiles = torch.mm(tile, _tiles(padded, down, across).reshape(_TILE**2, -1)).view(_TILE**2, -1, channels)
-            products = torch.bmm(tiles, weights).view(_TILE**2, -1)
-            done = torch.mm(back, products).view(_OUT, _OUT, len(part), down, across, out_channels)
-            target = out[first : first + chunk].view(len(part), down, _OUT, across, _OUT, out_channels)
-            target.copy_(done.permute(2, 3, 0, 4, 1, 5))
-            kept.append(tiles)
-        ctx.save_for_backward(weights, *kept)
-        ctx.image_size, ctx.chunk = (height, width), chunk
-        return out[:, :height, :width].permute(0, 3, 1, 2)
+    def forward(ctx: Any, pixels: Tensor, weight: Tensor, height: int, width: int) -> Tensor:
+        count, channels = pixels.shape[2:]
+        down, across = _side(pixels.shape[0], height), _side(pixels.shape[1], width)
+        weights = _along_both(down.kernel, across.kernel, weight.permute(2, 3, 1, 0).contiguous()).flatten(0, 1)
+        tiles = pixels.new_empty(len(down.reads), len(weights), len(across.reads) * count, channels)
+        products = pixels.new_empty(tiles.shape[1], tiles.shape[2], len(weight))
+        out = pixels.new_empty(height, width, count, len(weight))
+        for read, write, row in zip(down.reads, down.writes, tiles, strict=True):
+            _read(pixels, read, across.reads, row)
+            torch.bmm(row, weights, out=products)
+            _write(products, write, across.writes, out)
+        ctx.save_for_backward(tiles, weights)
+        ctx.sides, ctx.shape = (down, across), pixels.shape
+        return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor]:
-        back, kernel, tile = _transforms()
-        weights, *kept = ctx.saved_tensors
-        (height, width), chunk = ctx.image_size, ctx.chunk
-        channels, out_channels = weights.shape[1:]
-        down, across = -(-height // _OUT), -(-width // _OUT)
-        gradient = gradient.permute(0, 2, 3, 1)
-        to_images = gradient.new_empty(len(gradient), height, width, channels) if ctx.needs_input_grad[0] else None
-        to_weights = torch.zeros_like(weights)
-        turned = weights.transpose(1, 2).contiguous()
-        for number, tiles in enumerate(kept):
-            place = slice(number * chunk, (number + 1) * chunk)
-            part = F.pad(gradient[place], (0, 0, 0, across * _OUT - width, 0, down * _OUT - height))
-            split = part.view(len(part), down, _OUT, across, _OUT, out_channels).permute(2, 4, 0, 1, 3, 5)
-            products = torch.mm(back.t(), split.reshape(_OUT**2, -1)).view(_TILE**2, -1, out_channels)
-            to_weights.baddbmm_(tiles.transpose(1, 2), products)
-            if to_images is not None:
-                spread = torch.mm(tile.t(), torch.bmm(products, turned).view(_TILE**2, -1))
-                whole = _overlap_add(spread.view(_TILE, _TILE, len(part), down, across, channels))
-                to_images[place] = whole[:, 1 : 1 + height, 1 : 1 + width]
-        to_weight = (kernel.t() @ to_weights.view(_TILE**2, -1)).view(3, 3, channels, out_channels).permute(3, 2, 0, 1)
-        return None if to_images is None else to_images.permute(0, 3, 1, 2), to_weight
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
+        tiles, weights = ctx.saved_tensors
+        down, across = ctx.sides
+        gradient = gradient.contiguous()
+        to_pixels = gradient.new_zeros(ctx.shape) if ctx.needs_input_grad[0] else None
+        to_weights, to_row = torch.zeros_like(weights), torch.empty_like(tiles[0])
+        products = gradient.new_empty(*to_row.shape[:2], weights.shape[2])
+        for read, write, row in zip(down.reads, down.writes, tiles, strict=True):
+            _read(gradient, write, across.writes, products)
+            to_weights.baddbmm_(row.transpose(1, 2), products)
+            if to_pixels is not None:
+                torch.bmm(products, weights.transpose(1, 2), out=to_row)
+                _write(to_row, read, across.reads, to_pixels, add=True)
+        to_weights = to_weights.view(len(down.kernel), len(across.kernel), *weights.shape[1:])
+        to_weight = _along_both(down.kernel.t(), across.kernel.t(), to_weights)
+        return to_pixels, to_weight.permute(3, 2, 0, 1), None, None
 
 
-@lru_cache(maxsize=1)
-def _transforms() -> tuple[Tensor, Tensor, Tensor]:
-    """Kronecker squares of Aᵀ (16, 36), G (36, 9) and Bᵀ (36, 36): Lavin & Gray, section 4.3 (points 0, ±1, ±2, ∞)."""
-    back = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
-    kernel = [
-        [1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6],
-        [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1],
-    ]  # fmt: skip
-    tile = [
-        [4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
-        [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1],
-    ]  # fmt: skip
-    small = [torch.tensor(matrix, dtype=torch.float64) for matrix in (back, kernel, tile)]
-    a, g, b = [torch.kron(matrix, matrix).float() for matrix in small]
-    return a, g, b
+class _Piece(NamedTuple):
+    """The pixels of a side that a tile reads or writes, and its `(points, pixels)` matrix over them."""
+
+    place: slice
+    matrix: Tensor
 
 
-def _chunk(count: int, floats_per_image: int) -> int:
-    """Images worked on at a time."""
-    return max(1, min(count, _CHUNK_BYTES // (4 * _TILE**2 * floats_per_image)))
+class _Side(NamedTuple):
+    """A side of an image cut into tiles: what each reads and writes, and what the kernel's side is multiplied by."""
+
+    reads: list[_Piece]
+    writes: list[_Piece]
+    kernel: Tensor
 
 
-def _tiles(padded: Tensor, down: int, across: int) -> Tensor:
-    """Overlapping 6×6 tiles, 4 pixels apart, of `(N, H, W, C)`, as a `(6, 6, N, down, across, C)` view."""
-    image, row, column, channel = padded.stride()
-    shape = (_TILE, _TILE, len(padded), down, across, padded.shape[3])
-    return padded.as_strided(shape, (row, column, image, _OUT * row, _OUT * column, channel))
+@lru_cache(maxsize=256)
+def _side(size: int, outputs: int) -> _Side:
+    """How to get the first `outputs` pixels from a side of `size`, with a 0 before it and zeros behind, by fewest products.
+
+    The points at which polynomials are multiplied (Toom-Cook) are tan(k π / n): evenly spread over the projective line, ∞
+    among them. The usual 0, ±1, ±2, ±1/2 lose two to three times as much to rounding (EXPERIMENTS.md).
+    """
+    tile = min(range(1, _LARGEST_TILE + 1), key=lambda tile: (-(-outputs // tile) * (tile + 2), tile))
+    points = tile + 2
+    angles = torch.arange(points, dtype=torch.float64) * (torch.pi / points)
+
+    def evaluate(length: int) -> Tensor:  # of polynomials with so many coefficients, at each point
+        degrees = torch.arange(length)
+        return angles.sin()[:, None] ** degrees.flip(0) * angles.cos()[:, None] ** degrees
+
+    back, kernel, forth = evaluate(tile), evaluate(3), torch.linalg.inv(evaluate(points)).t()
+    reads, writes = [], []
+    for start in range(0, outputs, tile):
+        first, last = max(0, start - 1), min(size, start + tile + 1)
+        reads.append(_Piece(slice(first, last), forth[:, first - start + 1 : last - start + 1].float()))
+        last = min(outputs, start + tile)
+        writes.append(_Piece(slice(start, last), back[:, : last - start].float()))
+    return _Side(reads, writes, kernel.float())
 
 
-def _overlap_add(tiles: Tensor) -> Tensor:
-    """The transpose of `_tiles`: where tiles overlap they are added; `(N, 4 down + 4, 4 across + 4, C)`."""
-    _, _, count, down, across, channels = tiles.shape
-    whole = tiles.new_zeros(count, down + 1, _OUT, across + 1, _OUT, channels)
-    cuts = ((slice(0, _OUT), 0), (slice(_OUT, _TILE), 1))  # a tile's own pixels, and its halo over the next
-    for rows, below in cuts:
-        for columns, right in cuts:
-            part = tiles[rows, columns]
-            place = whole[:, below : below + down, : part.shape[0], right : right + across, : part.shape[1]]
-            place += part.permute(2, 3, 0, 4, 1, 5)
-    return whole.view(count, (down + 1) * _OUT, (across + 1) * _OUT, channels)
+def _along_both(down: Tensor, across: Tensor, weights: Tensor) -> Tensor:
+    """`(h, w, C, O)` times `(y, h)` along the first axis and `(x, w)` along the second: `(y, x, C, O)`."""
+    half = (down @ weights.flatten(1)).view(len(down), across.shape[1], -1)
+    return torch.bmm(across.expand(len(down), -1, -1), half).view(-1, len(across), *weights.shape[2:])
+
+
+def _read(pixels: Tensor, down: _Piece, across: list[_Piece], tiles: Tensor) -> None:
+    """One row of tiles of `(H, W, N, C)` pixels into `(points down · across, tiles · N, C)`.
+
+    A row of tiles at a time, so that what comes between stays in the caches.
+    """
+    half = (down.matrix @ pixels[down.place].flatten(1)).view(len(down.matrix), pixels.shape[1], -1)
+    out = tiles.view(len(half), -1, len(across), half.shape[2])
+    for number, piece in enumerate(across):
+        torch.bmm(piece.matrix.expand(len(half), -1, -1), half[:, piece.place], out=out[:, :, number])
+
+
+def _write(tiles: Tensor, down: _Piece, across: list[_Piece], pixels: Tensor, add: bool = False) -> None:
+    """The transpose of `_read`: into the pixels, or added to them where pieces overlap."""
+    beta, width = int(add), pixels.shape[1]
+    given = tiles.view(len(down.matrix), -1, len(across), pixels[0, 0].numel())
+    half = (torch.zeros if add else torch.empty)(len(given), width, given.shape[3])
+    for number, piece in enumerate(across):
+        matrices = piece.matrix.t().expand(len(given), -1, -1)
+        half[:, piece.place].baddbmm_(matrices, given[:, :, number], beta=beta)
+    pixels[down.place].flatten(1).addmm_(down.matrix.t(), half.flatten(1), beta=beta)
