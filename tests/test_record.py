@@ -48,7 +48,7 @@ def test_bad_options_say_what_to_write(spec, says):
 
 # The first losses of three steps on made-up images, as they were when the recipe was measured: what changes them changes
 # the recipe, and its figures must be measured anew.
-GOLDEN = {"quick": [1.449513, 1.346275, 0.996158], "fast": [1.389974, 1.280566, 1.052138]}
+GOLDEN = {"quick": [1.449513, 1.399941, 2.717373], "fast": [1.389974, 1.265797, 1.010857]}
 
 
 @pytest.mark.parametrize("recipe", ["quick", "fast"])
