@@ -1,4 +1,4 @@
-"""3×3 convolutions with a quarter to a fifth of the multiplications, for training on a CPU."""
+"""3×3 convolutions with a third to a sixth of the multiplications, for training on a CPU."""
 
 from __future__ import annotations
 
