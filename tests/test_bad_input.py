@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from conftest import CIFAR10_FOLDER, Fovea, Result
 from fovea import registry
+from fovea.run import Run
 
 SYNTHETIC = "synthetic:num_images=200"  # 144 train, 16 val, 40 test
 MODEL = ("--model", "convnet:width=8")
@@ -180,6 +181,21 @@ def test_pictures_without_class_folders_are_refused(fovea: Fovea) -> None:
     noise(Path("pictures/0.png"))
     with nothing_written():
         assert_refused(fovea("train", "pictures"), "pictures", "<class>")
+
+
+def test_data_with_some_of_the_classes_is_measured_on_those(fovea: Fovea, tiny_run: Path) -> None:
+    """New pictures seldom show every class; a class that the model does not know is a mistake."""
+    known = Run(tiny_run).info.classes
+    for number in range(3):
+        noise(Path("new", known[1], f"{number}.png"))
+    metrics = json.loads(fovea("evaluate", tiny_run, "--data", "new", "--json").stdout)
+    assert [row["support"] for row in metrics["per_class"]] == [3 if name == known[1] else 0 for name in known]
+    assert metrics["accuracy"] == metrics["balanced_accuracy"], "the mean over the classes that are there"
+    said = fovea("evaluate", tiny_run, "--data", "new").stdout
+    assert f"no pictures of {known[0]}" in said
+    assert "nan" not in said
+    noise(Path("new", "unicorn", "0.png"))
+    assert_refused(fovea("evaluate", tiny_run, "--data", "new"), "unicorn", "does not know", known[0])
 
 
 def test_a_test_class_that_train_lacks_is_named(fovea: Fovea) -> None:

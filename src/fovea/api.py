@@ -27,7 +27,7 @@ from fovea.engine.progress import Display
 from fovea.engine.train import OnEpoch, build, fit
 from fovea.engine.views import views_of
 from fovea.environment import environment
-from fovea.errors import ConfigError, OutOfMemory, RunError
+from fovea.errors import ConfigError, OutOfMemory, RunError, some
 from fovea.models.base import Model
 from fovea.models.cost import flops_if_countable, flops_text
 from fovea.resolve import data_config, prepare_data, resolve, say_data
@@ -135,6 +135,8 @@ def evaluate(
     views_of(views or "one")  # an unknown name says so before anything is loaded
     display = display or Display(quiet=True)
     dataset = _evaluation_data(run, data, split, {"data_dir": data_dir, "columns": columns}, display)
+    if lacking := [name for name in run.info.classes if name not in dataset.classes]:
+        display.say(f"no pictures of {some(lacking)} in {dataset.name}: measured on the other classes")
     target = evaluation_folder(run, dataset.name if data is not None else None, split, out, views)
     if target == run.path and not run.has("calibration.json"):  # a run older than it
         calibrate_run(run, dataset, pick_device(device))

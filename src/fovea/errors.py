@@ -13,7 +13,7 @@ FoveaError          one clear line: what, where, what to do (exit code 2 on the 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class FoveaError(Exception):
@@ -63,6 +63,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (there are {', '.join(known)})" if known else ""
 
 
-def few(names: list[str]) -> str:
-    """The first names of a list, and how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def some(names: Sequence[str], most: int = 4) -> str:
+    """`cat, dog and 3 more`."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from fovea.data.types import SPLITS, Picture, RawData, RawSplit
-from fovea.errors import ConfigError, DataError, nearest
+from fovea.errors import ConfigError, DataError, nearest, some
 
 SPLIT_FOLDERS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
@@ -225,5 +225,4 @@ def _pictures(count: int) -> str:
 
 
 def _some(counts: dict[str, int]) -> str:
-    names: Sequence[str] = [f"{name} ({_pictures(count)})" for name, count in counts.items()]
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    return some([f"{name} ({_pictures(count)})" for name, count in counts.items()], _SHOWN)

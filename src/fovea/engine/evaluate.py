@@ -17,7 +17,7 @@ from fovea.data.preprocess import Preprocess
 from fovea.data.types import Dataset, Split
 from fovea.device import autocast, exact_float32, memory_errors, precision_here
 from fovea.engine.views import views_of
-from fovea.errors import DataError, RunError
+from fovea.errors import DataError, RunError, some
 from fovea.metrics import compute_metrics, plain_metrics
 from fovea.models.base import Model, build_model
 from fovea.run import PREDICTIONS_COLUMNS, Run, load_weights
@@ -139,15 +139,13 @@ def calibrate_run(run: Run, dataset: Dataset, device: torch.device) -> Calibrati
 
 
 def match_classes(dataset: Dataset, split_name: str, classes: tuple[str, ...], preprocess: Preprocess) -> Split:
-    """The split with its labels in the model's class order, matched by name. Raises DataError."""
+    """The split with its labels in the model's class order, matched by name; the data may lack some. Raises DataError."""
     if split_name not in dataset.splits:
         raise DataError(f"{dataset.name} has no {split_name} split: there are {', '.join(dataset.splits)}")
-    if set(dataset.classes) != set(classes):
-        strange = sorted(set(dataset.classes) - set(classes)) or ["none"]
-        lacking = sorted(set(classes) - set(dataset.classes)) or ["none"]
+    if strange := sorted(set(dataset.classes) - set(classes)):
         raise DataError(
-            f"the classes of {dataset.name} are not the model's: the model does not know {_some(strange)}; "
-            f"the data lacks {_some(lacking)}"
+            f"the classes of {dataset.name} are not the model's: it does not know {some(strange)}; "
+            f"its classes are {some(classes)}"
         )
     if (dataset.channels, dataset.image_size) != (preprocess.channels, preprocess.image_size):
         raise DataError(
@@ -174,10 +172,6 @@ def prediction_rows(
             split.ids, split.labels.tolist(), best.indices.tolist(), best.values.tolist(), truth.tolist(), strict=True
         )
     ]
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _size(size: tuple[int, int]) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fovea import registry
 from fovea.config import FreezeConfig, RunConfig
 from fovea.device import pick_device
-from fovea.errors import ConfigError, RunError, few
+from fovea.errors import ConfigError, RunError, some
 from fovea.models.base import Model, tensors_of
 from fovea.models.hub import default_model, pretrained_config, pretrained_file
 from fovea.run import Run, read_weights
@@ -137,8 +137,8 @@ def take(model: Model, start: Start, classes: tuple[str, ...]) -> str:
             f"nothing in {start.where} fits the model: leave --model out, or name the network that it belongs to"
         )
     parts = [f"start from {start.where}: {taken:,} of {total:,} weights"]
-    parts += [f"new: {few(new)}"] if new else []
-    parts += [f"kept in the head: {few(kept)}"] if kept and set(classes) != set(start.classes or ()) else []
+    parts += [f"new: {some(new)}"] if new else []
+    parts += [f"kept in the head: {some(kept)}"] if kept and set(classes) != set(start.classes or ()) else []
     return "; ".join(parts)
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fovea.config import OptimConfig
-from fovea.errors import ConfigError, RunError, UnknownName, few
+from fovea.errors import ConfigError, RunError, UnknownName, some
 from fovea.models.base import Model, tensors_of
 from fovea.models.blocks import decay_weights_only
 from fovea.registry import model
@@ -163,7 +163,7 @@ def _misfit(spec: str, wanted: dict[str, Tensor], found: dict[str, Tensor]) -> s
         if name in found and found[name].shape != tensor.shape
     ]
     parts = {"lacks": wanted.keys() - found.keys(), "has": found.keys() - wanted.keys(), "differs in": other}
-    said = [f"{what} {few(sorted(names))}" for what, names in parts.items() if names]
+    said = [f"{what} {some(sorted(names))}" for what, names in parts.items() if names]
     return f"it does not fit {spec}: it " + "; it ".join(said) if said else ""
 
 

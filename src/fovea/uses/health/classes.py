@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from fovea.data.types import Dataset
-from fovea.uses.health.finding import Finding, Severity, some
+from fovea.errors import some
+from fovea.uses.health.finding import Finding, Severity
 
 # Rules of thumb, not measurements.
 _FEW, _VERY_FEW = 30, 10  # training images of a class

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from fovea.data.types import Dataset
-from fovea.uses.health.finding import Finding, Seen, some
+from fovea.errors import some
+from fovea.uses.health.finding import Finding, Seen
 
 _COLOUR = {"L": "grey", "LA": "grey", "1": "grey", "I": "grey", "I;16": "grey", "F": "grey"}
 _LEANS = 0.5  # how much larger a share of one class is grey than of the rest, for its greyness to be a clue

@@ -66,8 +66,3 @@ def examples(finding: Finding) -> str:
     shown = "; ".join(" = ".join(seen.id for seen in group[:3]) for group in finding.groups[:_EXAMPLES])
     more = len(finding.groups) - _EXAMPLES
     return shown + (f"; and {more:,} more" if more > 0 else "")
-
-
-def some(names: Sequence[str], most: int = 4) -> str:
-    """`cat, dog and 3 more`."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
