@@ -116,10 +116,12 @@ def test_minutes_and_epochs_exclude_each_other(fovea) -> None:
 
 
 def test_work_counts_small_images_less() -> None:
-    config = package.recipe.get("fast")("x").with_values({"epochs": 4, "small_first.until": 0.5})
+    config = package.recipe.get("fast")("x").with_values(
+        {"epochs": 4, "small_first.until": 0.5, "small_first.sizes": 1}
+    )
     by_epochs = pace.ByEpochs(config, 10, 1)
     assert by_epochs.share(40) == 1
-    assert by_epochs.share(20) == pytest.approx(0.5**1.5 / (1 + 0.5**1.5))
+    assert by_epochs.share(20) == pytest.approx(0.5**pace._SMALL_POWER / (1 + 0.5**pace._SMALL_POWER))
     assert by_epochs.share(30) - by_epochs.share(20) == pytest.approx((1 - by_epochs.share(20)) / 2)
 
 

@@ -80,7 +80,8 @@ class SmallFirstConfig(_Part):
     """Smaller images in the first steps: the coarse is learned from them at a fraction of the cost."""
 
     until: float = Field(0.0, ge=0, le=1)  # the fraction of all steps that see them; 0: none
-    scale: float = Field(0.5, gt=0, lt=1)  # of both sides
+    scale: float = Field(0.5, gt=0, lt=1)  # of both sides, in the first step
+    sizes: int = Field(1, ge=1, le=100)  # on the way from there to the whole, for as many steps each
 
 
 class FreezeConfig(_Part):

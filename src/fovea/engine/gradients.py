@@ -101,12 +101,18 @@ class Parts:
             value = loss(replica, *piece) * (len(piece[0]) / len(images))
             return value.detach(), torch.autograd.grad(value, self._parameters, allow_unused=True)
 
-        done = list(self._pool.map(one, replicas, pieces))
-        for parameter, *gradients in zip(self._parameters, *(gradients for _, gradients in done), strict=True):
-            there = [gradient for gradient in gradients if gradient is not None]
-            parameter.grad = sum(there[1:], there[0]) if there else None
+        for parameter in self._parameters:
+            parameter.grad = None
+        losses = []
+        for value, gradients in self._pool.map(one, replicas, pieces):  # in order, each as soon as it is there
+            losses.append(value)
+            for parameter, gradient in zip(self._parameters, gradients, strict=True):
+                if parameter.grad is None:
+                    parameter.grad = gradient
+                elif gradient is not None:
+                    parameter.grad += gradient
         self._gather_buffers(replicas)
-        return torch.stack([value for value, _ in done]).sum()
+        return torch.stack(losses).sum()
 
     def _gather_buffers(self, replicas: list[Model]) -> None:
         """Move the model's running averages by the mean of what the parts moved theirs."""

@@ -11,6 +11,18 @@ from fovea.errors import ConfigError
 from fovea.models.base import Model
 
 
+def stages(config: SmallFirstConfig) -> list[tuple[float, float]]:
+    """(the share of all steps at which it ends, the factor of both sides) of each stage; the last has whole images."""
+    ends = [config.until * number / config.sizes for number in range(1, config.sizes + 1)] if config.until else []
+    widen = (1 - config.scale) / config.sizes
+    return [*((end, config.scale + number * widen) for number, end in enumerate(ends)), (1.0, 1.0)]
+
+
+def scale_at(config: SmallFirstConfig, share: float) -> float:
+    """The factor of both sides in the step that completes this share, above 0 to 1, of all steps."""
+    return next(scale for end, scale in stages(config) if share <= end + 1e-9)  # 0.6 / 3 is a little less than 0.2
+
+
 def shrink(images: Tensor, scale: float) -> Tensor:
     """`(N, C, H, W)` images with both sides times `scale`, rounded down, each pixel the mean of those it stands for."""
     return F.interpolate(images, scale_factor=scale, mode="area")

@@ -29,7 +29,7 @@ from fovea.engine.finetune import Freezing, read_start, take
 from fovea.engine.gradients import build_backward, check_parts, loss_weights
 from fovea.engine.pace import NUM_CHECKED, build_pace
 from fovea.engine.progress import Display, clock
-from fovea.engine.small_first import check_small_first, shrink
+from fovea.engine.small_first import check_small_first, scale_at, shrink
 from fovea.engine.state import State
 from fovea.errors import Diverged
 from fovea.models.base import Model, build_model, num_parameters
@@ -138,8 +138,8 @@ def _fit(
             set_lr(optimizer, highest_lrs, factor)
             freezing.at(position / pace.num_steps)
 
-            if position + 1 <= config.small_first.until * pace.num_steps:
-                images = shrink(images, config.small_first.scale)
+            if (scale := scale_at(config.small_first, (position + 1) / pace.num_steps)) < 1:
+                images = shrink(images, scale)
 
             optimizer.zero_grad()
             loss = backward(images, labels)
