@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from fovea.config import Balance, DataConfig, RunConfig, SmallFirstConfig
 from fovea.data.types import Dataset
-from fovea.recipes.fast import fast
+from fovea.recipes.fast import fast, muon
 from fovea.recipes.quick import quick
 from fovea.recipes.simple import simple
 
@@ -124,11 +124,17 @@ def _network(
         why = f"the largest that sees each image often enough in {minutes:g} minutes"
     base = quick(name) if kind == "quick" else fast(name)
     changes: dict[str, object] = {"model": MODELS[kind] + _stem(side, kind), "views": "mirror"}
-    if kind == "narrow" or num_train < MANY:
-        batch_size = 128 if num_train >= 2000 else 64
-        changes |= {"batch_size": batch_size, "part_size": batch_size // 2}
     if kind == "wide" and num_train >= MANY and side <= SMALL and minutes is None:
         changes = {}  # the recipe to the letter
+    elif kind != "quick":  # more steps for fewer images
+        batch_size = 128 if num_train >= 2000 else 64
+        if kind == "wide" and num_train >= MANY:
+            batch_size = 500
+        changes |= {
+            "optim": muon(lr=0.24, other_lr=6),
+            "batch_size": batch_size,
+            "part_size": min(125, batch_size // 2),
+        }
     if side < 2 * LEAST_FIRST:
         changes["small_first"] = SmallFirstConfig()
     elif minutes is not None:  # of the time, in which three times as many small images are seen

@@ -1,7 +1,7 @@
 """The tutorial's accuracy in seconds."""
 
-from fovea.config import DataConfig, OptimConfig, RunConfig, ScheduleConfig
-from fovea.recipes.fast import MUON
+from fovea.config import DataConfig, RunConfig, ScheduleConfig
+from fovea.recipes.fast import muon
 from fovea.registry import recipe
 
 
@@ -18,7 +18,7 @@ def quick(data: str) -> RunConfig:
         data=DataConfig(name=data),
         model="record:widths=16/24:depths=1/2:stem=patch:filters=20",
         augment=("mirror",),
-        optim=OptimConfig(name=MUON, lr=0.35, momentum=0.6, nesterov=True),
+        optim=muon(lr=0.35, other_lr=6),
         schedule=ScheduleConfig(name="linear"),
         label_smoothing=0.2,
         epochs=1,
