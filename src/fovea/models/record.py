@@ -43,13 +43,10 @@ class Record(Model):
         layers: list[nn.Module] = [nn.ReLU()]
         before = 2 * num_filters
         for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
-            for number in range(depth):
-                halve = number == 0 and (stage > 0 or stride == 1)
-                layers.append(_identity_first(Conv3x3(before, width, even_only=halve)))
-                if halve:
-                    layers.append(MaxPool2x2())
-                layers += [_shift_only(BatchNorm(width, eps=1e-12, momentum=0.4)), nn.ReLU()]
-                before = width
+            layers += [*_unit(before, width, halve=stage > 0 or stride == 1), nn.ReLU()]
+            others = [layer for _ in range(depth - 1) for layer in (*_unit(width, width), nn.ReLU())]
+            layers += [_Skip(*others[:-1]), nn.ReLU()] if depth > 2 else others
+            before = width
         self.stages = nn.Sequential(*layers)
         self.head = nn.Linear(before, num_classes, bias=False)
         # The record's head learns 12.6 times as fast as its biases; the same, as a factor of its input (SGD moves it
@@ -85,15 +82,21 @@ class Record(Model):
             self.whiten.weight.copy_(torch.cat([filters, -filters]).view_as(self.whiten.weight))
 
 
-def _identity_first(layer: Conv3x3) -> Conv3x3:
-    """Pass the first channels on as they are; the others begin at random."""
-    nn.init.dirac_(layer.weight.data[: layer.in_channels])
-    return layer
+class _Skip(nn.Sequential):
+    """Adds what goes in to what comes out."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        changed: Tensor = super().forward(input)  # type: ignore[no-untyped-call]
+        return input + changed
 
 
-def _shift_only(norm: BatchNorm) -> BatchNorm:
+def _unit(before: int, after: int, halve: bool = False) -> list[nn.Module]:
+    """A convolution that passes the first channels on as they are, and a normalization that shifts but does not scale."""
+    convolution = Conv3x3(before, after, even_only=halve)
+    nn.init.dirac_(convolution.weight.data[:before])
+    norm = BatchNorm(after, eps=1e-12, momentum=0.4)
     norm.weight.requires_grad = False
-    return norm
+    return [convolution, MaxPool2x2(), norm] if halve else [convolution, norm]
 
 
 def _numbers(name: str, text: Any) -> tuple[int, ...]:
@@ -112,7 +115,7 @@ def record(
 
     Args:
         widths: channels of each stage, each of which halves the image (under stem=stride and patch, not the first).
-        depths: convolutions of each stage.
+        depths: convolutions of each stage; from 3 on, all but the first are one residual block.
         stem: overlap (2×2 patches), stride (4×4 patches, two pixels apart: a quarter of the work in the first stage), or
             patch (8×8, four apart, for pictures of some 100 pixels: a sixteenth).
         filters: of the first layer, each with its negative besides; 0: 12, or 32 under stem=stride and patch.
