@@ -29,7 +29,7 @@ def fast(data: str) -> RunConfig:
         schedule=ScheduleConfig(name="linear"),
         small_first=SmallFirstConfig(until=0.5, sizes=2),
         label_smoothing=0.2,
-        epochs=8,
+        epochs=11,
         min_steps=200,
         batch_size=2000,
         part_size=125,
