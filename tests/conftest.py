@@ -74,7 +74,7 @@ def fovea(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
 
 # Drawing takes longer than most trainings of these files, and their tests look at no picture.
 UNDRAWN = {
-    "test_finetune", "test_gradients", "test_memory", "test_models", "test_optim", "test_parts", "test_plan",
+    "test_finetune", "test_gradients", "test_hardest", "test_memory", "test_models", "test_optim", "test_parts", "test_plan",
     "test_precision", "test_record", "test_repeat", "test_small_first", "test_train", "test_views",
 }  # fmt: skip
 

@@ -44,7 +44,7 @@ def test_the_gradient_is_that_of_torchs_weighted_cross_entropy(soft: bool, part_
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     threads = torch.get_num_threads()
     try:
-        loss = build_backward(config, model, "fp32", CPU, scaler, weights)(images, labels)
+        loss = build_backward(config, model, "fp32", CPU, scaler, weights)(images, labels).mean()
     finally:
         torch.set_num_threads(threads)
     assert loss.item() == pytest.approx(expected.item(), abs=1e-6)

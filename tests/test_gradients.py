@@ -19,7 +19,7 @@ def batch():
 
 
 def loss(model, images, labels):
-    return F.cross_entropy(model(images), labels)
+    return F.cross_entropy(model(images), labels, reduction="none")
 
 
 def fresh(name="convnet:width=4"):
@@ -33,7 +33,7 @@ def run(num_threads, batch, part_size=16, steps=3):
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     losses = []
     for _ in range(steps):
-        losses.append(parts.backward(*batch, loss))
+        losses.append(parts.backward(*batch, loss).mean())
         optimizer.step()
     return losses, model.state_dict()
 
@@ -45,7 +45,7 @@ def test_gradients_and_running_averages_are_those_of_the_parts_one_by_one(batch)
     moved = {name: torch.zeros_like(buffer) for name, buffer in before.items()}
     total = 0.0
     for images, labels in zip(batch[0].split(16), batch[1].split(16), strict=True):
-        part = loss(model, images, labels) * len(images) / 50
+        part = loss(model, images, labels).sum() / 50
         part.backward()
         total += part.item()
         for name, buffer in model.named_buffers():
@@ -77,9 +77,9 @@ def test_without_batch_normalization_it_is_the_gradient_of_the_whole_batch(batch
 
     model = Plain()
     parts = Parts(model, 16, 2)
-    value = parts.backward(*batch, loss)
+    value = parts.backward(*batch, loss).mean()
     found = [p.grad for p in model.parameters()]
-    whole = loss(model, *batch)
+    whole = loss(model, *batch).mean()
     torch.testing.assert_close(value, whole.detach())
     torch.testing.assert_close(found, list(torch.autograd.grad(whole, list(model.parameters()))))
 

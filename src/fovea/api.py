@@ -190,7 +190,7 @@ def _train_into(
 
 def _with_enough_epochs(config: RunConfig, num_images: int, display: Display) -> RunConfig:
     """More epochs where those of the recipe hold fewer than `min_steps`."""
-    steps = math.ceil(num_images / config.batch_size)
+    steps = math.ceil(config.hardest * num_images / config.batch_size)
     epochs = math.ceil(config.min_steps / steps)
     if config.epochs is None or epochs <= config.epochs:
         return config
@@ -206,6 +206,11 @@ def try_augmentations(config: RunConfig, dataset: Dataset, info: ModelInfo, mode
         raise ConfigError(
             f"{mixing(config.augment)} mixes labels, and model '{config.model}' cannot be trained on shares"
         )
+    if config.hardest < 1 and (config.balance == "sample" or mixing(config.augment)):
+        other = (
+            "balance=sample draws images anew" if config.balance == "sample" else f"{mixing(config.augment)} mixes them"
+        )
+        raise ConfigError(f"hardest={config.hardest:g} remembers the loss of each image, and {other}: give one of them")
 
 
 def _evaluation_data(

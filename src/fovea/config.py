@@ -118,6 +118,7 @@ class RunConfig(_Part):
     patience: int = Field(0, ge=0)  # epochs without a better one on val, after which the run ends; 0: never
     min_steps: int = Field(0, ge=0)  # where the data is so small that the epochs hold fewer steps, more epochs are run
     batch_size: int = Field(ge=1)
+    hardest: float = Field(1.0, gt=0, le=1)  # the share of the images that an epoch takes: where the loss was largest
     balance: Balance = (
         "none"  # classes of few images count as much as others: by weights of the loss, or drawn more often
     )
@@ -177,7 +178,7 @@ class RunConfig(_Part):
 _BEFORE = {
     "ema": EmaConfig().model_dump(), "small_first": SmallFirstConfig().model_dump(), "part_size": 0, "views": "one",
     "precision": "fp32", "pretrained": None, "freeze": FreezeConfig().model_dump(), "lr_decay": 1.0,
-    "minutes": None, "patience": 0, "balance": "none",
+    "minutes": None, "patience": 0, "balance": "none", "hardest": 1.0,
     "data": {"columns": [], "group": None, "split_file": None, "folds": 0, "fold": None, "resize": "crop"},
 }  # fmt: skip
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from fovea import registry
 from fovea.augment.types import Augmentation, Draw, Mixed, mixes_labels
 from fovea.data.balance import balanced_order
+from fovea.data.hardest import Hardest
 from fovea.data.preprocess import Preprocess, Standardize, to_unit
 from fovea.data.types import Split
 from fovea.errors import ConfigError
@@ -31,6 +32,7 @@ class Loader:
     def __init__(
         self, split: Split, preprocess: Preprocess, batch_size: int, device: torch.device, seed: int = 0,
         augment: Sequence[str] = (), shuffle: bool = False, num_classes: int | None = None, balanced: bool = False,
+        hardest: Hardest | None = None,
     ) -> None:  # fmt: skip
         self._split = split if device.type == "cpu" or not _fits(split, device) else _moved(split, device)
         self._on_host = self._split.store.device.type == "cpu"
@@ -49,15 +51,16 @@ class Loader:
             self._num_classes = int(split.labels.max()) + 1
         self._shuffle = shuffle
         self._balanced = balanced  # an epoch of as many images, but of all classes equally many
+        self._hardest = hardest or Hardest(len(split), 1.0)
 
     def __len__(self) -> int:
         """Batches in an epoch; the last may be smaller."""
-        return -(-len(self._labels) // self.batch_size)
+        return -(-self.num_images // self.batch_size)
 
     @property
     def num_images(self) -> int:
         """Images in an epoch."""
-        return len(self._labels)
+        return self._hardest.num_chosen
 
     def order(self, epoch: int) -> Tensor:
         """Row numbers in the order in which epoch `epoch` (from 1) takes them, `(N,) int64` on the CPU."""
@@ -66,7 +69,7 @@ class Loader:
         generator = self._generator(epoch, torch.device("cpu"))
         if self._balanced:
             return balanced_order(self._labels.cpu(), generator)
-        return torch.randperm(len(self._labels), generator=generator)
+        return self._hardest.choose(torch.randperm(len(self._labels), generator=generator))
 
     def epoch(self, epoch: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield `(B, C, H, W) float32` standardized images and `(B,) int64` labels.

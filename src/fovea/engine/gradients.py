@@ -18,9 +18,9 @@ from fovea.errors import ConfigError
 from fovea.models.base import Model
 
 Loss = Callable[[Model, Tensor, Tensor], Tensor]
-"""Network, `(B, C, H, W)` images and labels to the mean loss."""
+"""Network, `(B, C, H, W)` images and labels to the `(B,)` losses."""
 Backward = Callable[[Tensor, Tensor], Tensor]
-"""Images and labels to their mean loss, a scalar, with `grad` set for every parameter."""
+"""Images and labels to their `(B,)` losses, with `grad` of the mean set for every parameter."""
 
 
 def build_backward(
@@ -33,27 +33,23 @@ def build_backward(
     Where the batch goes through in parts, PyTorch itself is left with one thread until that block ends.
     """
 
-    def mean_loss(network: Model, images: Tensor, labels: Tensor) -> Tensor:
+    def losses_of(network: Model, images: Tensor, labels: Tensor) -> Tensor:
         with autocast(precision, device):
             logits = network(images).float()
-        if weights is None:
-            return F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
-        # By the number of images, not by the sum of their weights: a batch of common classes counts for less, too, and
-        # soft labels and parts of a batch add up to the same.
-        smoothing = config.label_smoothing
-        summed = F.cross_entropy(logits, labels, weights, label_smoothing=smoothing, reduction="sum")
-        return summed / len(labels)
+        # Their mean is by the number of images, not by the sum of their weights: a batch of common classes counts for
+        # less, too, and soft labels and parts of a batch add up to the same.
+        return F.cross_entropy(logits, labels, weights, label_smoothing=config.label_smoothing, reduction="none")
 
     def whole(images: Tensor, labels: Tensor) -> Tensor:
-        loss = mean_loss(model, images, labels)
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+        losses = losses_of(model, images, labels)
+        scaler.scale(losses.mean()).backward()  # type: ignore[no-untyped-call]
+        return losses.detach()
 
     if device.type != "cpu" or not config.part_size:
         return whole
     parts = Parts(model, config.part_size, torch.get_num_threads())
     torch.set_num_threads(1)  # torch's idle threads spin for a while, and take a core from a part
-    return lambda images, labels: parts.backward(images, labels, mean_loss)
+    return lambda images, labels: parts.backward(images, labels, losses_of)
 
 
 def loss_weights(config: RunConfig, dataset: Dataset, device: torch.device) -> Tensor | None:
@@ -87,7 +83,7 @@ class Parts:
         self._pool = ThreadPoolExecutor(num_threads, "fovea-part", torch.set_num_threads, (1,))
 
     def backward(self, images: Tensor, labels: Tensor, loss: Loss) -> Tensor:
-        """Set `grad` of every parameter as for the mean loss of the batch, and return that loss, a scalar."""
+        """Set `grad` of every parameter as for the mean loss of the batch, and return the `(B,)` losses."""
         pieces = list(zip(torch.split(images, self._part_size), torch.split(labels, self._part_size), strict=True))
         while len(self._replicas) < len(pieces):
             self._replicas.append(_replica(self._model))
@@ -98,21 +94,22 @@ class Parts:
                 own.copy_(buffer)
 
         def one(replica: Model, piece: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-            value = loss(replica, *piece) * (len(piece[0]) / len(images))
-            return value.detach(), torch.autograd.grad(value, self._parameters, allow_unused=True)
+            losses = loss(replica, *piece)
+            share = losses.sum() / len(images)
+            return losses.detach(), torch.autograd.grad(share, self._parameters, allow_unused=True)
 
         for parameter in self._parameters:
             parameter.grad = None
-        losses = []
-        for value, gradients in self._pool.map(one, replicas, pieces):  # in order, each as soon as it is there
-            losses.append(value)
+        found = []
+        for losses, gradients in self._pool.map(one, replicas, pieces):  # in order, each as soon as it is there
+            found.append(losses)
             for parameter, gradient in zip(self._parameters, gradients, strict=True):
                 if parameter.grad is None:
                     parameter.grad = gradient
                 elif gradient is not None:
                     parameter.grad += gradient
         self._gather_buffers(replicas)
-        return torch.stack(losses).sum()
+        return torch.cat(found)
 
     def _gather_buffers(self, replicas: list[Model]) -> None:
         """Move the model's running averages by the mean of what the parts moved theirs."""

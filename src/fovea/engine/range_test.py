@@ -87,7 +87,7 @@ def _train(
                 group["lr"] = lr * scale
 
         optimizer.zero_grad()
-        loss = backward(images, labels)
+        loss = backward(images, labels).mean()
         scaler.step(optimizer)
         scaler.update()
 

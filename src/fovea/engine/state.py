@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from fovea.data.hardest import Hardest
 from fovea.device import rng_state, set_rng_state
 from fovea.engine.cost import Cost
 from fovea.errors import RunError
@@ -19,10 +20,10 @@ class State:
 
     def __init__(
         self, run: Run, model: Model, optimizer: torch.optim.Optimizer, average: WeightAverage,
-        scaler: torch.amp.GradScaler, fingerprint: int, cost: Cost,
+        scaler: torch.amp.GradScaler, hardest: Hardest, fingerprint: int, cost: Cost,
     ) -> None:  # fmt: skip
         self.run, self.model, self.optimizer, self.average = run, model, optimizer, average
-        self.scaler, self.fingerprint, self.cost = scaler, fingerprint, cost
+        self.scaler, self.hardest, self.fingerprint, self.cost = scaler, hardest, fingerprint, cost
         self.results: list[list[Any]] = []
         self.steps: list[list[Any]] = []
         self.best: list[float] = []  # val accuracy and minus val loss, of the best epoch so far
@@ -43,6 +44,7 @@ class State:
             self.optimizer.load_state_dict(saved["optimizer"])
             self.average.load_state_dict(saved.get("average", {}))
             self.scaler.load_state_dict(saved.get("scaler", {}))
+            self.hardest.losses = saved.get("hardest", self.hardest.losses)  # a run older than it took all images
             if "cost" in saved:  # not of a run older than the clock
                 self.cost.restore(saved["cost"])
             set_rng_state(saved["rng"], device)
@@ -86,6 +88,6 @@ class State:
             "average": self.average.state_dict(), "rng": rng_state(device), "fingerprint": self.fingerprint,
             "results": self.results, "steps": self.steps, "best": self.best,
             "best_epoch": self.best_epoch, "ended": self.ended,
-            "scaler": self.scaler.state_dict(), "cost": cost,
+            "scaler": self.scaler.state_dict(), "hardest": self.hardest.losses, "cost": cost,
         })  # fmt: skip
         self.cost.lap("save")

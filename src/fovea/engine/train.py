@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fovea import registry
 from fovea.config import RunConfig
+from fovea.data.hardest import Hardest
 from fovea.data.loader import Loader
 from fovea.data.preprocess import Preprocess, statistics, to_unit
 from fovea.data.types import Dataset
@@ -106,9 +107,10 @@ def _fit(
     display: Display, on_epoch: OnEpoch | None, cost: Cost,
 ) -> None:  # fmt: skip
     torch.manual_seed(config.seed)
+    hardest = Hardest(len(dataset.train), config.hardest)
     loader = Loader(
         dataset.train, preprocess, config.batch_size, device, config.seed, config.augment, shuffle=True,
-        num_classes=len(dataset.classes), balanced=config.balance == "sample",
+        num_classes=len(dataset.classes), balanced=config.balance == "sample", hardest=hardest,
     )  # fmt: skip
     optimizer = build_optimizer(config.optim, model, config.lr_decay)
     freezing = Freezing(config.freeze, model, len(dataset.classes))
@@ -116,7 +118,7 @@ def _fit(
     average = WeightAverage(config.ema, model)
     precision = pick_precision(run.info.precision, device)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")  # else it passes everything on as it is
-    state = State(run, model, optimizer, average, scaler, dataset.train.fingerprint(), cost)
+    state = State(run, model, optimizer, average, scaler, hardest, dataset.train.fingerprint(), cost)
     first_epoch = state.restore(device) + 1
     pace = build_pace(run, dataset, model, len(loader), first_epoch, device, cost)
     lr_factor = build_schedule(config.schedule, pace.num_steps)
@@ -131,6 +133,7 @@ def _fit(
         begun = time.perf_counter()
         losses = torch.zeros(len(loader), device=device)
         done = (epoch - first_epoch) * loader.num_images
+        rows = torch.split(loader.order(epoch), config.batch_size)
         for step, (images, labels) in enumerate(loader.epoch(epoch), start=1):
             total_steps = (epoch - 1) * len(loader) + step
             position = pace.position(total_steps)
@@ -142,12 +145,13 @@ def _fit(
                 images = shrink(images, scale)
 
             optimizer.zero_grad()
-            loss = backward(images, labels)
+            found = backward(images, labels)
             scaler.step(optimizer)
             scaler.update()
             average.update(total_steps)
 
-            losses[step - 1] = loss
+            losses[step - 1] = found.mean()
+            hardest.learn(rows[step - 1], found)
             share, left = pace.share(total_steps), pace.seconds_left(total_steps)
             display.advance(done + step * config.batch_size, pace.name(epoch), share, left)
             if step % log_every == 0:
