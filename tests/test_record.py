@@ -55,7 +55,13 @@ GOLDEN = {"quick": (300, 64, [1.449513, 1.399941, 2.717373]), "fast": (640, 160,
 def test_golden_losses(recipe, tmp_path):
     num_images, batch_size, golden = GOLDEN[recipe]
     data = fovea.load_data(f"synthetic:num_images={num_images}:image_size=32")
-    settings = {"batch_size": batch_size, "part_size": batch_size // 2, "small_first.until": 0.4, "min_steps": 0, "data.val_fraction": 0}
+    settings = {
+        "batch_size": batch_size,
+        "part_size": batch_size // 2,
+        "small_first.until": 0.4,
+        "min_steps": 0,
+        "data.val_fraction": 0,
+    }
     settings |= {"views": "one", "log_interval": 1}
     run = fovea.train(data, recipe, tmp_path / "run", settings, quiet=True, epochs=1, device="cpu", precision="fp32")
     losses = [float(row["loss"]) for row in run.steps[:3]]
