@@ -132,6 +132,7 @@ def _network(
             batch_size = 500
         changes |= {
             "optim": muon(lr=0.24, other_lr=6),
+            "hardest": 1.0,
             "batch_size": batch_size,
             "part_size": min(125, batch_size // 2),
         }

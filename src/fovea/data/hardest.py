@@ -24,7 +24,7 @@ class Hardest:
         hardest = self.losses[order].argsort(descending=True, stable=True)[: self.num_chosen]
         return order[hardest.sort().values]
 
-    def learn(self, rows: Tensor, losses: Tensor) -> None:
-        """Note the `(B,)` losses of the images in these rows."""
+    def learn(self, order: Tensor, losses: Tensor) -> None:
+        """Note the `(M,)` losses, on the CPU, of the first images of `(N,)` rows, which an epoch that was cut short may have seen."""
         if len(self.losses):
-            self.losses[rows] = losses.float().cpu()
+            self.losses[order[: len(losses)]] = losses.float()

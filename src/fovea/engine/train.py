@@ -131,9 +131,8 @@ def _fit(
 
     for epoch in pace.epochs(first_epoch) if not state.ended else ():
         begun = time.perf_counter()
-        losses = torch.zeros(len(loader), device=device)
         done = (epoch - first_epoch) * loader.num_images
-        rows = torch.split(loader.order(epoch), config.batch_size)
+        order, losses = loader.order(epoch), []
         for step, (images, labels) in enumerate(loader.epoch(epoch), start=1):
             total_steps = (epoch - 1) * len(loader) + step
             position = pace.position(total_steps)
@@ -145,17 +144,15 @@ def _fit(
                 images = shrink(images, scale)
 
             optimizer.zero_grad()
-            found = backward(images, labels)
+            losses.append(backward(images, labels))
             scaler.step(optimizer)
             scaler.update()
             average.update(total_steps)
 
-            losses[step - 1] = found.mean()
-            hardest.learn(rows[step - 1], found)
             share, left = pace.share(total_steps), pace.seconds_left(total_steps)
             display.advance(done + step * config.batch_size, pace.name(epoch), share, left)
             if step % log_every == 0:
-                mean = _finite_mean(losses, step - log_every, step, epoch, run)
+                mean = _finite_mean(losses, step - log_every, epoch, run)
                 state.steps.append([epoch, step, f"{mean:.6f}"])
                 if config.log_interval:
                     display.say(f"[{epoch}, {step:5d}] loss: {mean:.3f}")
@@ -163,8 +160,10 @@ def _fit(
                 break
 
         average.update(total_steps, force=True)
-        num_images = min(step * config.batch_size, loader.num_images)  # fewer where the time was up
-        train_loss = _epoch_loss(losses[:step], config.batch_size, num_images, epoch, run)
+        _finite_mean(losses, 0, epoch, run)
+        of_images = torch.cat(losses).cpu().double()  # fewer than the epoch's where the time was up
+        train_loss, num_images = of_images.mean().item(), len(of_images)
+        hardest.learn(order, of_images)
         seconds = time.perf_counter() - begun
         cost.lap("step")
         val_loss, val_accuracy, score = _validate(average.model, dataset, preprocess, device, epoch, run)
@@ -186,9 +185,9 @@ def _smaller(config: RunConfig, dataset: Dataset) -> str:
     return f"try --batch-size {half}, or a smaller --model" if half else "try a smaller --model or --image-size"
 
 
-def _finite_mean(losses: Tensor, start: int, stop: int, epoch: int, run: Run) -> float:
-    """Mean of the losses of some steps: the only place, once a log interval, where the loop waits for the device."""
-    values = losses[start:stop].cpu().double()
+def _finite_mean(losses: list[Tensor], start: int, epoch: int, run: Run) -> float:
+    """Mean of the losses of the steps from `start` on: the only place, once a log interval, where the loop waits for the device."""
+    values = torch.stack([of_images.mean() for of_images in losses[start:]]).cpu().double()
     bad = (~values.isfinite()).nonzero()
     if len(bad):
         raise _diverged(values[bad[0]].item(), f"epoch {epoch}, step {start + int(bad[0]) + 1}", epoch, run)
@@ -198,14 +197,6 @@ def _finite_mean(losses: Tensor, start: int, stop: int, epoch: int, run: Run) ->
 def _diverged(loss: float, where: str, epoch: int, run: Run) -> Diverged:
     kept = f"the weights of epoch {epoch - 1} are kept in {run.path / 'weights'}"
     return Diverged(f"the loss is {loss} at {where}: try a lower --lr; {kept}")
-
-
-def _epoch_loss(losses: Tensor, batch_size: int, num_images: int, epoch: int, run: Run) -> float:
-    """Mean over images: the last batch, where smaller, counts less."""
-    _finite_mean(losses, 0, len(losses), epoch, run)
-    sizes = torch.full((len(losses),), batch_size, dtype=torch.float64)
-    sizes[-1] = num_images - sizes[:-1].sum()
-    return float((losses.cpu().double() * sizes).sum() / num_images)
 
 
 def _validate(
