@@ -451,7 +451,7 @@ def test_data_of_other_classes_is_refused(fovea: Fovea, tiny_run: Path) -> None:
     class_folder(Path("pets"), **{"class-0": 5, "class-1": 5, "class-2": 5, "cat": 5})
     with nothing_written():
         assert_refused(fovea("evaluate", tiny_run, "--data", "pets"), "pets", "cat", "class-3")
-        assert_refused(fovea("evaluate", tiny_run, "--data", f"{SYNTHETIC}:num_classes=3"), "class-3")
+        assert_refused(fovea("evaluate", tiny_run, "--data", f"{SYNTHETIC}:num_classes=5"), "class-4")
 
 
 @pytest.mark.parametrize("option", ["channels=1", "image_size=20"])

@@ -155,12 +155,12 @@ def test_a_run_goes_on_with_other_classes_size_and_channels(tiny_run: Path) -> N
     assert torch.allclose(after["features.0.0.weight"], before["features.0.0.weight"].sum(1, keepdim=True))
     assert torch.equal(after["head.weight"][:4], before["head.weight"])
     assert said.startswith(f"start from {tiny_run}: ")
-    assert said.endswith("; kept in the head: class-0, class-1, class-2 and 1 more")
+    assert said.endswith("; kept in the head: class-0, class-1, class-2, class-3")
 
 
 def test_larger_images_may_make_a_deeper_network_of_which_the_rest_is_new(tiny_run: Path) -> None:
     _, _, _, said = begin(f"{OTHER}:image_size=32", weights=str(tiny_run))
-    assert "new: features.9.0.weight, features.9.1.weight, features.9.1.bias and " in said
+    assert "new: features.9.0.weight, features.9.1.weight, features.9.1.bias, features.9.1.running_mean and " in said
 
 
 # timm's weights

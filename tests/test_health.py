@@ -394,7 +394,7 @@ def test_other_data_is_judged_whole(fovea: Fovea, tiny_run: Path) -> None:
     ("words", "parts"),
     [
         (["synthetic:num_images=200", "--run", "nowhere"], ["nowhere", "fovea train"]),
-        (["synthetic:num_images=200:num_classes=3", "--run", "tiny"], ["classes", "class-3"]),
+        (["synthetic:num_images=200:num_classes=5", "--run", "tiny"], ["classes", "class-4"]),
         (["synthetic:num_images=200", "--run", "tiny", "--image-size", "8"], ["--image-size", "--run"]),
         (["digits", "--run", "tiny"], ["classes"]),
     ],
