@@ -1,5 +1,7 @@
 """Winograd's convolution against the direct one, and the layers that keep its order in memory."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +9,7 @@ from torch import nn
 
 from fovea.models import winograd
 from fovea.models.pixels_first import BatchNorm, MaxPool2x2, images_first, lies_pixels_first, pixels_first
-from fovea.models.winograd import Conv3x3
+from fovea.models.winograd import Conv3x3, transformed_once
 
 
 @pytest.fixture
@@ -70,13 +72,17 @@ def test_what_a_pooling_leaves_out_is_not_worked_out(size):
 
 
 def test_the_direct_way_is_taken_where_it_is_faster(taken):
-    images = torch.randn(1, 64, 8, 8)
+    images = torch.randn(40, 64, 8, 8)
     with torch.no_grad():
-        Conv3x3(64, 128)(images)
+        Conv3x3(64, 128)(images[:1])
     with torch.autocast("cpu", torch.bfloat16):
         Conv3x3(64, 128)(images)
     Conv3x3(64, 8)(images)
+    torch.export.export(Conv3x3(64, 128), (images,))
     assert not taken
+    with torch.no_grad():
+        Conv3x3(64, 128)(images)
+    assert taken
 
 
 def test_the_first_layer_needs_no_gradient_of_its_input():
@@ -117,3 +123,20 @@ def test_pooling_is_that_of_pytorch(order, size):
     assert torch.equal(out, expected)
     seed = torch.randn_like(expected)
     assert torch.equal(*(torch.autograd.grad(o, i, seed)[0] for o, i in ((out, given), (expected, plain))))
+
+
+def test_what_several_models_share_is_transformed_once(monkeypatch):
+    transformed = []
+    along_both = winograd._along_both
+    monkeypatch.setattr(winograd, "_along_both", lambda *given: transformed.append(1) or along_both(*given))
+    layer, images = Conv3x3(24, 32), torch.randn(2, 24, 8, 8)
+    replica = copy.deepcopy(layer, {id(layer.weight): layer.weight})
+    with transformed_once([layer, replica]):
+        first, second = layer(images), replica(images)
+    assert torch.equal(first, second)
+    assert len(transformed) == 1
+    with torch.no_grad():
+        layer.weight += 1
+    with transformed_once([layer, replica]):
+        assert not torch.equal(layer(images), first), "nothing is kept from block to block"
+    assert layer._kept is None

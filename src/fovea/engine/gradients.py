@@ -16,6 +16,7 @@ from fovea.data.types import Dataset
 from fovea.device import autocast
 from fovea.errors import ConfigError
 from fovea.models.base import Model
+from fovea.models.winograd import transformed_once
 
 Loss = Callable[[Model, Tensor, Tensor], Tensor]
 """Network, `(B, C, H, W)` images and labels to the `(B,)` losses."""
@@ -101,13 +102,14 @@ class Parts:
         for parameter in self._parameters:
             parameter.grad = None
         found = []
-        for losses, gradients in self._pool.map(one, replicas, pieces):  # in order, each as soon as it is there
-            found.append(losses)
-            for parameter, gradient in zip(self._parameters, gradients, strict=True):
-                if parameter.grad is None:
-                    parameter.grad = gradient
-                elif gradient is not None:
-                    parameter.grad += gradient
+        with transformed_once(replicas):
+            for losses, gradients in self._pool.map(one, replicas, pieces):  # in order, each as soon as it is there
+                found.append(losses)
+                for parameter, gradient in zip(self._parameters, gradients, strict=True):
+                    if parameter.grad is None:
+                        parameter.grad = gradient
+                    elif gradient is not None:
+                        parameter.grad += gradient
         self._gather_buffers(replicas)
         return torch.cat(found)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -13,11 +15,12 @@ from fovea.models.pixels_first import images_first, pixels_first
 
 # Below this product of channels the transforms cost more than they save (EXPERIMENTS.md).
 _LEAST_PRODUCT = 24 * 32
+_FEWEST_IMAGES = 32  # below it, without gradients, transforming the weights costs more than is saved (EXPERIMENTS.md)
 _LARGEST_TILE = 8  # pixels along a side: each more costs float32 half a digit (EXPERIMENTS.md)
 
 
 class Conv3x3(nn.Conv2d):
-    """A 3×3 convolution, stride 1, padding 1, that takes Winograd's way where that is faster: in float32 training on a CPU.
+    """A 3×3 convolution, stride 1, padding 1, that takes Winograd's way where that is faster: in float32 on a CPU.
 
     Its state dict is that of `nn.Conv2d`. The results agree to some 2e-5 of their root mean square (bfloat16: 3e-3), and lie
     in memory as fovea.models.pixels_first says. With `even_only`, where a 2×2 pooling follows that would not read them, an
@@ -27,23 +30,39 @@ class Conv3x3(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int, bias: bool = False, even_only: bool = False) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
         self.even_only = even_only
+        self._kept: dict[Any, Tensor] | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         """`(B, C, H, W)` to `(B, O, H, W)`."""
         if not self._winograd_pays(input):
             return super().forward(input)
         height, width = (side - side % 2 if self.even_only else side for side in input.shape[2:])
-        out = images_first(_Winograd.apply(pixels_first(input), self.weight, height, width))
+        out = images_first(_Winograd.apply(pixels_first(input), self.weight, height, width, self._kept))
         return out if self.bias is None else out + self.bias[:, None, None]
 
     def _winograd_pays(self, images: Tensor) -> bool:
         return (
             images.device.type == "cpu"
             and images.dtype == torch.float32
-            and torch.is_grad_enabled()
             and not torch.is_autocast_enabled("cpu")
+            and not torch.compiler.is_compiling()  # what is exported are plain convolutions
+            and (torch.is_grad_enabled() or len(images) >= _FEWEST_IMAGES)
             and self.in_channels * self.out_channels >= _LEAST_PRODUCT
         )
+
+
+@contextmanager
+def transformed_once(models: Iterable[nn.Module]) -> Iterator[None]:
+    """Within the block, in which weights stay as they are, those that models share are transformed once for all of them."""
+    layers = [layer for model in models for layer in model.modules() if isinstance(layer, Conv3x3)]
+    kept: dict[Any, Tensor] = {}
+    for layer in layers:
+        layer._kept = kept
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._kept = None
 
 
 class _Winograd(torch.autograd.Function):
@@ -51,43 +70,51 @@ class _Winograd(torch.autograd.Function):
 
     Along a side, m outputs are Aᵀ[(G g) ⊙ (Bᵀ d)] of a kernel g and m + 2 inputs d. Along both, (m + 2)² products stand for
     9 m², and with channels each is a product of matrices. The gradients are the transposes of the same steps, so they cost
-    as little; the transformed input is kept for the gradient of the weight.
+    as little.
     """
 
     @staticmethod
-    def forward(ctx: Any, pixels: Tensor, weight: Tensor, height: int, width: int) -> Tensor:
+    def forward(
+        ctx: Any, pixels: Tensor, weight: Tensor, height: int, width: int, kept: dict[Any, Tensor] | None
+    ) -> Tensor:
         count, channels = pixels.shape[2:]
         down, across = _side(pixels.shape[0], height), _side(pixels.shape[1], width)
-        weights = _along_both(down.kernel, across.kernel, weight.permute(2, 3, 1, 0).contiguous()).flatten(0, 1)
-        tiles = pixels.new_empty(len(down.reads), len(weights), len(across.reads) * count, channels)
-        products = pixels.new_empty(tiles.shape[1], tiles.shape[2], len(weight))
+        key = (id(weight), len(down.kernel), len(across.kernel))
+        weights = (kept or {}).get(key)
+        if weights is None:
+            weights = _along_both(down.kernel, across.kernel, weight.permute(2, 3, 1, 0).contiguous()).flatten(0, 1)
+            weights = weights if kept is None else kept.setdefault(key, weights)  # another thread may have been first
+        tiles = pixels.new_empty(len(weights), len(across.reads) * count, channels)
+        products = pixels.new_empty(*tiles.shape[:2], len(weight))
         out = pixels.new_empty(height, width, count, len(weight))
-        for read, write, row in zip(down.reads, down.writes, tiles, strict=True):
-            _read(pixels, read, across.reads, row)
-            torch.bmm(row, weights, out=products)
+        for read, write in zip(down.reads, down.writes, strict=True):
+            _read(pixels, read, across.reads, tiles)
+            torch.bmm(tiles, weights, out=products)
             _write(products, write, across.writes, out)
-        ctx.save_for_backward(tiles, weights)
-        ctx.sides, ctx.shape = (down, across), pixels.shape
+        ctx.save_for_backward(pixels, weights)
+        ctx.sides = down, across
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
-        tiles, weights = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None, None, None]:
+        pixels, weights = ctx.saved_tensors
         down, across = ctx.sides
         gradient = gradient.contiguous()
-        to_pixels = gradient.new_zeros(ctx.shape) if ctx.needs_input_grad[0] else None
-        to_weights, to_row = torch.zeros_like(weights), torch.empty_like(tiles[0])
-        products = gradient.new_empty(*to_row.shape[:2], weights.shape[2])
-        for read, write, row in zip(down.reads, down.writes, tiles, strict=True):
+        to_pixels = torch.zeros_like(pixels) if ctx.needs_input_grad[0] else None
+        to_weights = torch.zeros_like(weights)
+        tiles = pixels.new_empty(len(weights), len(across.reads) * pixels.shape[2], pixels.shape[3])
+        products = pixels.new_empty(*tiles.shape[:2], weights.shape[2])
+        for read, write in zip(down.reads, down.writes, strict=True):
+            _read(pixels, read, across.reads, tiles)  # once more: as quick as to keep them, in half of the memory
             _read(gradient, write, across.writes, products)
-            to_weights.baddbmm_(row.transpose(1, 2), products)
+            to_weights.baddbmm_(tiles.transpose(1, 2), products)
             if to_pixels is not None:
-                torch.bmm(products, weights.transpose(1, 2), out=to_row)
-                _write(to_row, read, across.reads, to_pixels, add=True)
+                torch.bmm(products, weights.transpose(1, 2), out=tiles)
+                _write(tiles, read, across.reads, to_pixels, add=True)
         to_weights = to_weights.view(len(down.kernel), len(across.kernel), *weights.shape[1:])
         to_weight = _along_both(down.kernel.t(), across.kernel.t(), to_weights)
-        return to_pixels, to_weight.permute(3, 2, 0, 1), None, None
+        return to_pixels, to_weight.permute(3, 2, 0, 1), None, None, None
 
 
 class _Piece(NamedTuple):
