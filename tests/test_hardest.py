@@ -7,7 +7,9 @@ import fovea
 from fovea.data.hardest import Hardest
 from fovea.data.loader import Loader
 from fovea.data.preprocess import Preprocess
+from fovea.engine.progress import Display
 from fovea.errors import ConfigError
+from fovea.resolve import resolve
 from fovea.run import Run
 
 CPU = torch.device("cpu")
@@ -27,7 +29,6 @@ def test_unseen_images_come_first_and_then_those_of_large_loss():
 
 def test_a_share_of_1_takes_all():
     hardest = Hardest(4, 1.0)
-    hardest.learn(torch.arange(4), torch.rand(4))
     order = torch.tensor([2, 0, 3, 1])
     assert torch.equal(hardest.choose(order), order)
     assert not len(hardest.losses), "nothing to save"
@@ -65,9 +66,19 @@ def test_a_run_repeats_and_resumes_bit_for_bit(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"), [({"balance": "sample"}, "balance=sample"), ({"augment": ["mixup"]}, "mixup")]
+    ("settings", "says"),
+    [
+        ({"balance": "sample"}, "balance=sample"),
+        ({"balance": "loss"}, "balance=loss"),
+        ({"augment": ["mixup"]}, "mixup"),
+    ],
 )
-def test_what_has_no_loss_of_each_image_is_refused(settings, says, tmp_path):
+def test_where_losses_do_not_compare_a_recipe_gives_way_and_a_user_is_told(settings, says, tmp_path):
     with pytest.raises(ConfigError, match=says):
         fovea.train("digits", "simple", tmp_path / "run", {"hardest": 0.5, **settings}, **OPTIONS)
     assert not (tmp_path / "run").exists()
+    data = fovea.load_data("synthetic:num_images=40:image_size=32")
+    config, _ = resolve(data, "fast", settings, Display(quiet=True))
+    assert (config.hardest, config.epochs) == (1.0, 8), "as many steps as the recipe's"
+    config, _ = resolve(data, "fast", settings, Display(quiet=True), epochs=3)
+    assert (config.hardest, config.epochs) == (1.0, 3)

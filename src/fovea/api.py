@@ -206,11 +206,6 @@ def try_augmentations(config: RunConfig, dataset: Dataset, info: ModelInfo, mode
         raise ConfigError(
             f"{mixing(config.augment)} mixes labels, and model '{config.model}' cannot be trained on shares"
         )
-    if config.hardest < 1 and (config.balance == "sample" or mixing(config.augment)):
-        other = (
-            "balance=sample draws images anew" if config.balance == "sample" else f"{mixing(config.augment)} mixes them"
-        )
-        raise ConfigError(f"hardest={config.hardest:g} remembers the loss of each image, and {other}: give one of them")
 
 
 def _evaluation_data(

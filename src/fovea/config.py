@@ -113,9 +113,7 @@ class RunConfig(_Part):
     ema: EmaConfig = EmaConfig()
     small_first: SmallFirstConfig = SmallFirstConfig()
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    epochs: int | None = Field(
-        ge=0
-    )  # passes over the training images, or over the `hardest`; None: as many as `minutes` allow
+    epochs: int | None = Field(ge=0)  # passes over the images (the `hardest`); None: as many as `minutes` allow
     minutes: float | None = Field(None, gt=0)  # for all from the first weights to the report; None: as the epochs take
     patience: int = Field(0, ge=0)  # epochs without a better one on val, after which the run ends; 0: never
     min_steps: int = Field(0, ge=0)  # where the data is so small that the epochs hold fewer steps, more epochs are run

@@ -9,7 +9,7 @@ from typing import Any
 
 from fovea import registry
 from fovea.config import DataConfig, RunConfig, everyday_settings, validated
-from fovea.data.loader import build_augmentations
+from fovea.data.loader import build_augmentations, mixing
 from fovea.data.prepare import prepare
 from fovea.data.splits import HeldOut, how_split, read_split, split_off
 from fovea.data.types import Dataset
@@ -79,7 +79,22 @@ def _checked(base: RunConfig, values: Mapping[str, Any]) -> RunConfig:
     build_augmentations(config.augment)
     if config.data.split_file is not None:
         read_split(config.data.split_file)
-    return config
+    return _with_plain_losses(config, values)
+
+
+def _with_plain_losses(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
+    """Where images have no comparable losses of their own, a recipe's `hardest` gives way: as many steps on all images."""
+    clash = mixing(config.augment) or ("" if config.balance == "none" else f"balance={config.balance}")
+    if config.hardest == 1 or not clash:
+        return config
+    if "hardest" in values:
+        raise ConfigError(
+            f"hardest={config.hardest:g} compares the images' losses, and {clash} changes them: give one of both"
+        )
+    epochs = config.epochs
+    if epochs and "epochs" not in values:
+        epochs = max(1, round(epochs * config.hardest))
+    return config.model_copy(update={"hardest": 1.0, "epochs": epochs})
 
 
 def _with_val(

@@ -15,16 +15,16 @@ class Hardest:
 
     def __init__(self, num_images: int, share: float) -> None:
         self.num_chosen = max(1, round(share * num_images))
-        self.losses = torch.full((num_images if self.num_chosen < num_images else 0,), torch.inf)
+        self.leaves_out = self.num_chosen < num_images
+        self.losses = torch.full((num_images if self.leaves_out else 0,), torch.inf)
 
     def choose(self, order: Tensor) -> Tensor:
         """The `(M,)` row numbers of `(N,)` that this epoch takes, in the same order; all where the share is 1."""
-        if not len(self.losses):
+        if not self.leaves_out:
             return order
         hardest = self.losses[order].argsort(descending=True, stable=True)[: self.num_chosen]
         return order[hardest.sort().values]
 
-    def learn(self, order: Tensor, losses: Tensor) -> None:
-        """Note the `(M,)` losses, on the CPU, of the first images of `(N,)` rows, which an epoch that was cut short may have seen."""
-        if len(self.losses):
-            self.losses[order[: len(losses)]] = losses.float()
+    def learn(self, rows: Tensor, losses: Tensor) -> None:
+        """Note the `(M,)` losses, on the CPU, of the images in these rows."""
+        self.losses[rows] = losses.float()

@@ -71,6 +71,11 @@ class Loader:
             return balanced_order(self._labels.cpu(), generator)
         return self._hardest.choose(torch.randperm(len(self._labels), generator=generator))
 
+    def learn(self, epoch: int, losses: Tensor) -> None:
+        """Tell it the losses of the images that `epoch` gave, `(M,)` on the CPU: those of large loss come again."""
+        if self._hardest.leaves_out:
+            self._hardest.learn(self.order(epoch)[: len(losses)], losses)
+
     def epoch(self, epoch: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield `(B, C, H, W) float32` standardized images and `(B,) int64` labels.
 
