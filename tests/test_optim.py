@@ -165,6 +165,26 @@ def test_a_convolution_is_taken_as_a_matrix(shape: tuple[int, ...], memory_forma
     assert not torch.allclose(matrix, values.flatten(1), atol=1e-2)
 
 
+def test_muon_on_several_cores_is_muon_on_one() -> None:
+    def stepped(threads_when_built: int) -> list[nn.Parameter]:
+        torch.manual_seed(0)
+        weights = [nn.Parameter(torch.randn(shape)) for shape in ((160, 40, 3, 3), (32, 16), (160, 40, 3, 3), (20, 50))]
+        torch.set_num_threads(threads_when_built)
+        optimizer = Muon(weights, lr=0.1, normalize=True)
+        torch.set_num_threads(1)
+        for _ in range(3):
+            for weight in weights:
+                weight.grad = torch.randn_like(weight)
+            optimizer.step()
+        return weights
+
+    before = torch.get_num_threads()
+    try:
+        assert all(map(torch.equal, stepped(3), stepped(1)))
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_muon_takes_the_hidden_weights_and_adamw_the_rest() -> None:
     model = small_net()
     optimizer = build_optimizer(OptimConfig(name="muon:other_lr=0.004", lr=0.1, momentum=0.6), model)

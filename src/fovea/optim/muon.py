@@ -7,7 +7,9 @@ its singular value decomposition U S V^T instead: each direction moves by the sa
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -74,23 +76,35 @@ class Muon(Optimizer):
     ) -> None:  # fmt: skip
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
         super().__init__(params, {**defaults, "steps": steps, "normalize": normalize})
+        self._cores = torch.get_num_threads()
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """One step, for all weights of one shape at a time."""
+        """One step: on a GPU for all weights of one shape at a time, on a CPU for each, the largest first."""
         for group in self.param_groups:
-            alike: dict[tuple[torch.Size, torch.device], list[Tensor]] = defaultdict(list)
-            for weight in group["params"]:
+            alike: dict[Any, list[Tensor]] = defaultdict(list)
+            for weight in sorted(group["params"], key=Tensor.numel, reverse=True):
                 if weight.grad is not None:
-                    alike[weight.shape, weight.device].append(weight)
-            for weights in alike.values():
-                self._step(weights, group)
+                    alike[(weight.shape, weight.device) if weight.is_cuda else id(weight)].append(weight)
+                    if not self.state[weight]:
+                        self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+            self._map(partial(self._step, group=group), alike.values())
 
+    def _map(self, function: Callable[[list[Tensor]], None], batches: Iterable[list[Tensor]]) -> None:
+        """On all cores where torch was left with one since the optimizer was built (fovea.engine.gradients)."""
+        if torch.get_num_threads() == self._cores:
+            for weights in batches:
+                function(weights)
+        else:
+            list(self._pool.map(function, batches))
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._cores, "fovea-muon", torch.set_num_threads, (1,))
+
+    @torch.no_grad()  # of this thread
     def _step(self, weights: list[Tensor], group: dict[str, Any]) -> None:
         grads = [weight.grad for weight in weights if weight.grad is not None]
-        for weight in weights:
-            if not self.state[weight]:
-                self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
         velocities = [self.state[weight]["momentum_buffer"] for weight in weights]
         torch._foreach_mul_(velocities, group["momentum"])
         torch._foreach_add_(velocities, grads)
