@@ -165,14 +165,24 @@ def keep_freed_memory() -> None:
 
     A third of a training's time on a CPU otherwise (EXPERIMENTS.md). Nothing happens where the C library is another.
     """
-    if sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = _of_libc("mallopt")
     if mallopt is None:
         return
     mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD: blocks below 1 GiB come from the heap
     mallopt(-1, -1)  # M_TRIM_THRESHOLD: the heap never shrinks
     mallopt(-8, 1)  # M_ARENA_MAX: one heap for all threads, the others' are too small for such blocks
+
+
+def release_freed_memory() -> None:
+    """Hand back what `keep_freed_memory` kept: blocks of other sizes do not fit in, and over hours it grows."""
+    malloc_trim = _of_libc("malloc_trim")
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
+def _of_libc(name: str) -> Any:
+    """A function of glibc, or None where the C library is another."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 def rng_state(device: torch.device) -> dict[str, torch.Tensor]:

@@ -23,7 +23,7 @@ from fovea.models.base import Model, build_model
 from fovea.run import PREDICTIONS_COLUMNS, Run, load_weights
 
 # Images at a time without gradients: large enough to be fast, small enough for any memory; fewer above 64×64 pixels.
-BATCH_SIZE, _BATCH_PIXELS = 500, 500 * 64 * 64
+BATCH_SIZE, _BATCH_PIXELS = 250, 500 * 64 * 64
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from fovea.device import (
     memory_errors,
     pick_device,
     pick_precision,
+    release_freed_memory,
     reproducible,
 )
 from fovea.engine.cost import Cost
@@ -40,6 +41,7 @@ from fovea.optim.schedules import build_schedule
 from fovea.run import RESULTS_COLUMNS, ModelInfo, Run, load_weights, read_weights
 
 AUTO_LOGS_PER_EPOCH = 6
+LONG_EPOCH = 30.0  # seconds: from here on, a second for fresh memory is little
 OnEpoch = Callable[[dict[str, Any]], None]
 
 
@@ -100,6 +102,7 @@ def fit(
         display,
     ):
         _fit(run, config, dataset, model.to(device), preprocess, device, display, on_epoch, cost or Cost(device))
+    release_freed_memory()
 
 
 def _fit(
@@ -132,7 +135,7 @@ def _fit(
     for epoch in pace.epochs(first_epoch) if not state.ended else ():
         begun = time.perf_counter()
         done = (epoch - first_epoch) * loader.num_images
-        order, losses = loader.order(epoch), []
+        losses: list[Tensor] = []
         for step, (images, labels) in enumerate(loader.epoch(epoch), start=1):
             total_steps = (epoch - 1) * len(loader) + step
             position = pace.position(total_steps)
@@ -160,11 +163,14 @@ def _fit(
                 break
 
         average.update(total_steps, force=True)
-        _finite_mean(losses, 0, epoch, run)
         of_images = torch.cat(losses).cpu().double()  # fewer than the epoch's where the time was up
+        if not of_images.isfinite().all():
+            _finite_mean(losses, 0, epoch, run)  # says which
         train_loss, num_images = of_images.mean().item(), len(of_images)
-        hardest.learn(order, of_images)
+        loader.learn(epoch, of_images)
         seconds = time.perf_counter() - begun
+        if seconds > LONG_EPOCH:
+            release_freed_memory()
         cost.lap("step")
         val_loss, val_accuracy, score = _validate(average.model, dataset, preprocess, device, epoch, run)
         cost.lap("val")
