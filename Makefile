@@ -16,8 +16,9 @@ test: check  ## lint, type check and run all tests
 bench: $(VENV)/.installed  ## the note's script, quick and fast, in turn; needs FOVEA_DATA
 	$(BIN)/python benchmarks/record.py
 
-bench-full: $(VENV)/.installed  ## the same with five seeds
+bench-full: $(VENV)/.installed  ## the same with five seeds, and best with three
 	$(BIN)/python benchmarks/record.py --rounds 5
+	$(BIN)/python benchmarks/record.py --more --without-note --recipes best --rounds 3
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

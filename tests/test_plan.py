@@ -32,6 +32,11 @@ def test_many_colour_images_of_32_pixels_are_trained_by_fast() -> None:
     assert config == fast("pets").model_copy(update={"recipe": "auto"})
 
 
+def test_without_minutes_large_pictures_are_not_trained_longer_than_they_need() -> None:
+    config, _ = plan(facts(224, 45_000), "cpu")
+    assert (config.epochs, config.hardest) == (8, 1.0)
+
+
 def test_tiny_images_are_trained_as_simple_does() -> None:
     config, reasons = plan(facts(8, 1438, 1, tuple("0123456789"), has_val=False), "cpu")
     assert config == simple("pets").model_copy(update={"recipe": "auto"})

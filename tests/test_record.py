@@ -46,12 +46,32 @@ def test_bad_options_say_what_to_write(spec, says):
         build_model("record", 4, 3, (8, 8))
 
 
+def test_three_convolutions_are_residual():
+    """With its other convolutions at 0, a stage gives what its first one does."""
+    torch.manual_seed(0)
+    deep = build_model("record:widths=4/8:depths=3/1", 4, 3, (16, 16)).eval()
+    plain = build_model("record:widths=4/8:depths=1/1", 4, 3, (16, 16)).eval()
+    convolutions = [[m for m in model.stages.modules() if isinstance(m, torch.nn.Conv2d)] for model in (deep, plain)]
+    first, *others, last = convolutions[0]
+    for layer in others:
+        layer.weight.data.zero_()
+    convolutions[1][0].weight, convolutions[1][1].weight = first.weight, last.weight
+    plain.head.weight, plain.whiten.weight = deep.head.weight, deep.whiten.weight
+    images = torch.rand(2, 3, 16, 16)
+    assert len(others) == 2
+    torch.testing.assert_close(deep(images), plain(images))
+
+
 # The first losses of three steps on made-up images, as they were when the recipe was measured: what changes them changes
 # the recipe, and its figures must be measured anew.
-GOLDEN = {"quick": (300, 64, [1.449513, 1.399941, 2.717373]), "fast": (1280, 160, [1.415927, 1.680035, 3.127597])}
+GOLDEN = {
+    "quick": (300, 64, [1.449513, 1.399941, 2.717373]),
+    "fast": (1280, 160, [1.415927, 1.279016, 1.045675]),
+    "best": (120, 20, [1.377942, 1.312972, 3.224191]),
+}
 
 
-@pytest.mark.parametrize("recipe", ["quick", "fast"])
+@pytest.mark.parametrize("recipe", list(GOLDEN))
 def test_golden_losses(recipe, tmp_path):
     num_images, batch_size, golden = GOLDEN[recipe]
     data = fovea.load_data(f"synthetic:num_images={num_images}:image_size=32")
@@ -65,4 +85,4 @@ def test_golden_losses(recipe, tmp_path):
     settings |= {"views": "one", "log_interval": 1}
     run = fovea.train(data, recipe, tmp_path / "run", settings, quiet=True, epochs=1, device="cpu", precision="fp32")
     losses = [float(row["loss"]) for row in run.steps[:3]]
-    assert losses == pytest.approx(golden, rel=2e-2)  # the third differs by 0.7 % between SSE4 and AVX2
+    assert losses == pytest.approx(golden, rel=2e-2)  # they differ by up to 0.3 % between SSE4 and AVX2

@@ -133,13 +133,14 @@ def _network(
         changes |= {
             "optim": muon(lr=0.24, other_lr=6),
             "hardest": 1.0,
+            "epochs": 8,
             "batch_size": batch_size,
             "part_size": min(125, batch_size // 2),
         }
     if side < 2 * LEAST_FIRST:
         changes["small_first"] = SmallFirstConfig()
-    elif minutes is not None:  # of the time, in which three times as many small images are seen
-        changes["small_first"] = SmallFirstConfig(until=0.25)
+    elif changes:  # minutes: of the time, in which three times as many small images are seen
+        changes["small_first"] = SmallFirstConfig(until=0.2 if minutes is None else 0.25)
     text = f"model record, {kind} (--model), the speed records' network for small images: {why}"
     return base.model_copy(update=changes), Reason(("model",), text)
 
