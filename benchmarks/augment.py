@@ -22,7 +22,7 @@ BATCH, SIDE, ROUNDS, REPEATS = 500, 32, 7, 5
 
 def main() -> None:
     images = torch.rand(BATCH, 3, SIDE, SIDE)
-    draw = Draw(torch.Generator().manual_seed(0), 1, torch.arange(BATCH))
+    draw = Draw(torch.Generator().manual_seed(0), torch.ones(BATCH), torch.arange(BATCH))
     names = registry.augmentation.names()
     functions = dict(zip(names, build_augmentations(names), strict=True))
     times: dict[str, list[float]] = {name: [] for name in ["copy", *names]}

@@ -26,9 +26,12 @@ def images() -> Tensor:
     return 0.3 + 0.4 * smooth
 
 
-def augment(spec: str, images: Tensor, seed: int = 1, epoch: int = 1) -> Tensor:
+def augment(spec: str, images: Tensor, seed: int = 1, times: int = 1) -> Tensor:
     (function,) = build_augmentations([spec])
-    return function(images, Draw(torch.Generator().manual_seed(seed), epoch, torch.arange(len(images)), seed))
+    return function(
+        images,
+        Draw(torch.Generator().manual_seed(seed), torch.full((len(images),), times), torch.arange(len(images)), seed),
+    )
 
 
 def drawn(low: float, high: float, seed: int = 1) -> Tensor:
@@ -121,14 +124,14 @@ def test_cutout_fills_one_square_with_the_mean(images: Tensor) -> None:
         assert torch.allclose(result[:, hole], image.mean(dim=(1, 2))[:, None].expand(-1, int(hole.sum())))
 
 
-def test_mirror_alternates_between_epochs() -> None:
+def test_mirror_alternates_from_time_to_time() -> None:
     images = torch.rand(1000, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    epochs = [augment("mirror:alternate=true", images, seed=4, epoch=epoch) for epoch in (1, 2, 3)]
-    flipped = [(seen == images.flip(-1)).flatten(1).all(1) for seen in epochs]
+    shown = [augment("mirror:alternate=true", images, seed=4, times=times) for times in (1, 2, 3)]
+    flipped = [(seen == images.flip(-1)).flatten(1).all(1) for seen in shown]
     assert torch.equal(flipped[0], ~flipped[1])
     assert torch.equal(flipped[0], flipped[2])
     assert 430 < int(flipped[0].sum()) < 570
-    assert not torch.equal(epochs[0], augment("mirror:alternate=true", images, seed=5))
+    assert not torch.equal(shown[0], augment("mirror:alternate=true", images, seed=5))
 
 
 @pytest.mark.parametrize("spec", ["shift:17", "cutout:18", "cutout:0", "blur:9", "blur:0", "scale:1", "perspective:1"])

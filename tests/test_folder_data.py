@@ -198,7 +198,7 @@ def test_what_only_moves_pixels_does_the_same_to_bytes(spec: str) -> None:
     images = torch.randint(0, 256, (50, 3, 9, 7), dtype=torch.uint8)
     before = images.clone()
     floats, moved = (
-        function(each, Draw(torch.Generator().manual_seed(1), 1, torch.arange(50)))
+        function(each, Draw(torch.Generator().manual_seed(1), torch.ones(50), torch.arange(50)))
         for each in (to_unit(images), images)
     )
     assert moved.dtype == torch.uint8
@@ -209,7 +209,7 @@ def test_what_only_moves_pixels_does_the_same_to_bytes(spec: str) -> None:
 def test_shift_is_a_crop_of_the_padded_image() -> None:
     (function,) = build_augmentations(["shift:3"])
     images = torch.rand(20, 3, 9, 7)
-    moved = function(images, Draw(torch.Generator().manual_seed(1), 1, torch.arange(20)))
+    moved = function(images, Draw(torch.Generator().manual_seed(1), torch.ones(20), torch.arange(20)))
     offset = torch.randint(7, (2, 20), generator=torch.Generator().manual_seed(1)).tolist()
     for image, result, top, left in zip(images, moved, *offset, strict=True):
         padded = tv.pad(image, [3, 3, 3, 3], padding_mode="reflect")
@@ -220,7 +220,7 @@ def test_crop_is_torchvisions_resized_crop() -> None:
     coarse = torch.rand(40, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     images = torch.nn.functional.interpolate(coarse, (48, 36), mode="bilinear", align_corners=True)
     (function,) = build_augmentations(["crop:0.3:1.5"])
-    seen = function(images, Draw(torch.Generator().manual_seed(1), 1, torch.arange(40)))
+    seen = function(images, Draw(torch.Generator().manual_seed(1), torch.ones(40), torch.arange(40)))
     random = torch.Generator().manual_seed(1)
     share, log_ratio, x, y = (torch.rand(40, generator=random) for _ in range(4))
     share, ratio = 0.3 + 0.7 * share, 1.5 ** (2 * log_ratio - 1)
@@ -240,7 +240,7 @@ def test_crop_is_torchvisions_resized_crop() -> None:
 @pytest.mark.parametrize("spec", ["crop:0", "crop:1.1", "crop:0.5:0.9"])
 def test_a_crop_of_nothing_is_refused(spec: str) -> None:
     with pytest.raises(ConfigError, match=spec):
-        build_augmentations([spec])[0](torch.rand(2, 3, 8, 8), Draw(torch.Generator(), 1, torch.arange(2)))
+        build_augmentations([spec])[0](torch.rand(2, 3, 8, 8), Draw(torch.Generator(), torch.ones(2), torch.arange(2)))
 
 
 # -- memory --------------------------------------------------------------------------------------------------------

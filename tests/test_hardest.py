@@ -1,5 +1,7 @@
 """Epochs of the images that are hardest."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -25,6 +27,26 @@ def test_unseen_images_come_first_and_then_those_of_large_loss():
     assert second.tolist() == [0, 1, 2], "not seen yet"
     hardest.learn(second, torch.tensor([2.0, 0.3, 0.4]))
     assert hardest.choose(torch.tensor([0, 5, 4, 1, 2, 3])).tolist() == [0, 4, 2], "in the order that was given"
+
+
+def test_every_image_is_mirrored_every_other_time_that_it_is_shown():
+    hardest = Hardest(200, 0.5)
+    split = fovea.load_data("synthetic:num_images=200").train
+    rows = torch.arange(200)
+    split = replace(split, store=rows.view(200, 1, 1, 1).repeat(1, 1, 1, 2).byte(), rows=None, labels=rows)
+    split.store[..., 0] = 255  # left, or right where it is mirrored
+    preprocess = Preprocess((1, 2), 1, (0.0,), (1.0,), "none")
+    loader = Loader(split, preprocess, 50, CPU, augment=["mirror:alternate=true"], shuffle=True, hardest=hardest)
+    seen = {row: [] for row in range(200)}
+    for epoch in range(1, 9):
+        for images, labels in loader.epoch(epoch):
+            for row, image in zip(labels.tolist(), images, strict=True):
+                seen[row].append(image[0, 0, 0].item() > 0.99)
+        loader.learn(epoch, torch.full((100,), 1.0 / epoch))  # the same half would come in every other epoch
+    for row, sides in seen.items():
+        assert len(sides) == 4
+        assert sides[:2] in ([True, False], [False, True]), row
+        assert sides[2:] == sides[:2], row
 
 
 def test_a_share_of_1_takes_all():

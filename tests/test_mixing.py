@@ -22,7 +22,9 @@ DATA = "synthetic:num_images=120"
 
 def mix(spec: str, images: Tensor, seed: int = 1) -> Mixed:
     (function,) = build_augmentations([spec])
-    mixed = function(images, Draw(torch.Generator().manual_seed(seed), 1, torch.arange(len(images))))
+    mixed = function(
+        images, Draw(torch.Generator().manual_seed(seed), torch.ones(len(images)), torch.arange(len(images)))
+    )
     assert isinstance(mixed, Mixed)
     return mixed
 
@@ -182,7 +184,7 @@ def test_inspect_names_the_shares(fovea, monkeypatch) -> None:
 def test_policies_are_torchvisions(spec: str, policy: torch.nn.Module) -> None:
     levels = torch.randint(256, (30, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     (function,) = build_augmentations([spec])
-    found = function(levels.float() / 255, Draw(torch.Generator().manual_seed(5), 1, torch.arange(30)))
+    found = function(levels.float() / 255, Draw(torch.Generator().manual_seed(5), torch.ones(30), torch.arange(30)))
     torch.manual_seed(int(torch.randint(2**62, (), generator=torch.Generator().manual_seed(5))))
     for image, result in zip(levels, found, strict=True):
         assert torch.equal((result * 255).round().to(torch.uint8), policy(image))

@@ -139,7 +139,7 @@ def test_every_augmentation(name: str, channels: int, side: int) -> None:
     def draw(seed: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(123)
-        result = augment(images, Draw(generator, 1, torch.arange(64)))
+        result = augment(images, Draw(generator, torch.ones(64), torch.arange(64)))
         after = torch.rand(1)
         torch.manual_seed(123)
         assert torch.equal(after, torch.rand(1)), "all random numbers come from the draw's generator"
@@ -168,18 +168,18 @@ def test_every_augmentation(name: str, channels: int, side: int) -> None:
 def test_mirror_mirrors_about_half() -> None:
     (mirror,) = build_augmentations(["mirror"])
     images = torch.arange(4.0).view(1, 1, 1, 4).repeat(1000, 1, 1, 1) / 4
-    flipped = mirror(images, Draw(torch.Generator().manual_seed(0), 1, torch.arange(1000)))
+    flipped = mirror(images, Draw(torch.Generator().manual_seed(0), torch.ones(1000), torch.arange(1000)))
     is_flipped = (flipped == images.flip(-1)).flatten(1).all(1)
     assert (is_flipped | (flipped == images).flatten(1).all(1)).all()
     assert 430 < int(is_flipped.sum()) < 570
     (always,) = build_augmentations(["mirror:1"])
-    assert torch.equal(always(images, Draw(torch.Generator(), 1, torch.arange(1000))), images.flip(-1))
+    assert torch.equal(always(images, Draw(torch.Generator(), torch.ones(1000), torch.arange(1000))), images.flip(-1))
 
 
 def test_shift_is_a_crop_of_the_padded_image() -> None:
     (shift,) = build_augmentations(["shift:2"])
     images = torch.rand(300, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    shifted = shift(images, Draw(torch.Generator().manual_seed(1), 1, torch.arange(300)))
+    shifted = shift(images, Draw(torch.Generator().manual_seed(1), torch.ones(300), torch.arange(300)))
     padded = F.pad(images, (2, 2, 2, 2), mode="reflect")
     seen = set()
     for image, result in zip(padded, shifted, strict=True):

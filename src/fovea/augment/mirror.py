@@ -12,13 +12,13 @@ from fovea.registry import augmentation
 def mirror(images: Tensor, draw: Draw, probability: float = 0.5, alternate: bool = False) -> Tensor:
     """Mirror each image left to right with the given probability.
 
-    `alternate` draws that once, for the first epoch, and from then on shows each image as the epoch before did not: two
-    epochs show every image both ways (Jordan 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU").
+    `alternate` draws that once, for the first time an image is shown, and from then on shows it as the time before did
+    not (Jordan 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU", by epochs; but some epochs leave images out).
     """
     if alternate:
-        # The same for a row in every epoch: Knuth's multiplicative hash of its number and the seed.
+        # Always the same for a row: Knuth's multiplicative hash of its number and the seed.
         first = ((draw.rows + draw.seed % 2**16 * 65537) * 2654435761 % 2**32) < probability * 2**32
-        chosen = first ^ bool(draw.epoch % 2 == 0)
+        chosen = first ^ (draw.times % 2 == 0)
     else:
         chosen = torch.rand(len(images), generator=draw.generator, device=images.device) < probability
     if images.device.type == "cpu":  # one at a time, it stays in the core's cache

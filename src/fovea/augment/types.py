@@ -19,7 +19,7 @@ class Draw:
     """The random numbers and the place in the run that an augmentation may use."""
 
     generator: torch.Generator  # on the images' device; take every random number from it
-    epoch: int  # from 1
+    times: Tensor  # (B,) int64: how often the run has shown each image, this time included
     rows: Tensor  # (B,) int64: which images of the data set these are
     seed: int = 0  # of the run: what must stay the same from epoch to epoch can follow from it
 

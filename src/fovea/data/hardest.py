@@ -17,6 +17,7 @@ class Hardest:
         self.num_chosen = max(1, round(share * num_images))
         self.leaves_out = self.num_chosen < num_images
         self.losses = torch.full((num_images if self.leaves_out else 0,), torch.inf)
+        self.times = torch.zeros_like(self.losses, dtype=torch.int64)  # that each was shown
 
     def choose(self, order: Tensor) -> Tensor:
         """The `(M,)` row numbers of `(N,)` that this epoch takes, in the same order; all where the share is 1."""
@@ -28,3 +29,8 @@ class Hardest:
     def learn(self, rows: Tensor, losses: Tensor) -> None:
         """Note the `(M,)` losses, on the CPU, of the images in these rows."""
         self.losses[rows] = losses.float()
+        self.times[rows] += 1
+
+    def times_shown(self, rows: Tensor, epoch: int) -> Tensor:
+        """How often each image of these rows was shown, once `epoch` has shown it, `(M,) int64`."""
+        return self.times[rows] + 1 if self.leaves_out else torch.full_like(rows, epoch)

@@ -90,7 +90,8 @@ class Loader:
         for picked in torch.split(self.order(epoch), together * self.batch_size):
             rows = picked.to(self._device)
             images = self._images(picked if self._on_host else rows)
-            draw = Draw(generator, epoch, rows, self._seed)
+            times = self._hardest.times_shown(picked, epoch).to(self._device)
+            draw = Draw(generator, times, rows, self._seed)
             labels = self._labels[rows]
             for augment in self._augmentations[: self._num_movers]:
                 images = cast(Tensor, augment(images, draw))

@@ -45,6 +45,7 @@ class State:
             self.average.load_state_dict(saved.get("average", {}))
             self.scaler.load_state_dict(saved.get("scaler", {}))
             self.hardest.losses = saved.get("hardest", self.hardest.losses)  # a run older than it took all images
+            self.hardest.times = saved.get("times_shown", self.hardest.times)
             if "cost" in saved:  # not of a run older than the clock
                 self.cost.restore(saved["cost"])
             set_rng_state(saved["rng"], device)
@@ -88,6 +89,7 @@ class State:
             "average": self.average.state_dict(), "rng": rng_state(device), "fingerprint": self.fingerprint,
             "results": self.results, "steps": self.steps, "best": self.best,
             "best_epoch": self.best_epoch, "ended": self.ended,
-            "scaler": self.scaler.state_dict(), "hardest": self.hardest.losses, "cost": cost,
+            "scaler": self.scaler.state_dict(), "hardest": self.hardest.losses,
+            "times_shown": self.hardest.times, "cost": cost,
         })  # fmt: skip
         self.cost.lap("save")
