@@ -511,7 +511,7 @@ from fovea.registry import augmentation
 @augmentation
 def poison(images, draw, size: int = 20, epoch: int = 2):
     "Not a number, in the batches of one size of one epoch."
-    return images * float("nan") if (draw.epoch, len(images)) == (epoch, size) else images
+    return images * float("nan") if (int(draw.times[0]), len(images)) == (epoch, size) else images
 """
 
 

@@ -32,6 +32,15 @@ def test_many_colour_images_of_32_pixels_are_trained_by_fast() -> None:
     assert config == fast("pets").model_copy(update={"recipe": "auto"})
 
 
+def test_minutes_for_many_small_images_are_spent_as_fast_spends_its_epochs() -> None:
+    config, _ = plan(facts(32, 45_000), "cpu", 10)
+    recipe = fast("pets")
+    for name in ("optim", "hardest", "batch_size", "part_size"):
+        assert getattr(config, name) == getattr(recipe, name)
+    assert (config.small_first.until, config.small_first.sizes) == (0.3, 2)
+    assert plan(facts(64, 45_000), "cpu", 60)[0].hardest == 1, "it was measured for small images"
+
+
 def test_without_minutes_large_pictures_are_not_trained_longer_than_they_need() -> None:
     config, _ = plan(facts(224, 45_000), "cpu")
     assert (config.epochs, config.hardest) == (8, 1.0)
@@ -59,6 +68,7 @@ def test_every_plan_can_be_trained(side: int, channels: int, minutes: float | No
 def test_the_less_time_the_smaller_the_network() -> None:
     models = [plan(facts(32, 45_000), "cpu", minutes)[0].model for minutes in (0.5, 1, 60)]
     assert [name.split(":")[1] for name in models] == ["widths=16/32/64", "widths=32/128/128", "widths=64/256/256"]
+    assert plan(facts(32, 45_000), "cpu", 5)[0].model == models[2]
     assert plan(facts(32, 45_000), "cuda", 1)[0].model == models[2]
     assert plan(facts(32, 1000), "cpu", 1)[0].model == models[1], "few images are to be seen often"
     assert plan(facts(32, 1000), "cpu", 10)[0].model == models[2]

@@ -19,14 +19,14 @@ AUTO = "auto"  # the name of the recipe
 TINY, SMALL, MIDDLE = 16, 48, 80  # sides in pixels up to which images are taken for such
 MANY = 20_000  # training images from which on `fast` is right as it is
 # Images a second of two AVX2 cores, at 32×32 pixels with half of the steps at 16×16 (EXPERIMENTS.md); only the ratios count.
-SPEED = {"quick": 5000, "narrow": 900, "wide": 300}
+SPEED = {"narrow": 1200, "wide": 600}
 MODELS = {
     "quick": "record:widths=16/32/64:depths=1/1/1", "narrow": "record:widths=32/128/128", "wide": "record:widths=64/256/256",
 }  # fmt: skip
 GPU_SPEED = 20  # times that
 # A network that sees fewer images than this in the minutes given, or each less often, is too large for them; but
 # MOST_EPOCHS are always enough.
-FEWEST_SEEN = {"wide": (100_000, 5), "narrow": (40_000, 1)}
+FEWEST_SEEN = {"wide": (100_000, 2), "narrow": (40_000, 1)}
 SEEN, MOST_EPOCHS = 400_000, 40  # images seen in a training: minutes on two cores; more epochs brought little
 LEAST_FIRST = 14  # pixels, the side of the smallest images that the first steps see
 BALANCE: Balance = "loss"
@@ -124,12 +124,11 @@ def _network(
         why = f"the largest that sees each image often enough in {minutes:g} minutes"
     base = quick(name) if kind == "quick" else fast(name)
     changes: dict[str, object] = {"model": MODELS[kind] + _stem(side, kind), "views": "mirror"}
-    if kind == "wide" and num_train >= MANY and side <= SMALL and minutes is None:
+    as_fast = kind == "wide" and num_train >= MANY and side <= SMALL
+    if as_fast and minutes is None:
         changes = {}  # the recipe to the letter
-    elif kind != "quick":  # more steps for fewer images
-        batch_size = 128 if num_train >= 2000 else 64
-        if kind == "wide" and num_train >= MANY:
-            batch_size = 500
+    elif kind != "quick" and not as_fast:  # more steps for fewer images
+        batch_size = 500 if kind == "wide" and num_train >= MANY else 128 if num_train >= 2000 else 64
         changes |= {
             "optim": muon(lr=0.24, other_lr=6),
             "hardest": 1.0,
@@ -139,7 +138,9 @@ def _network(
         }
     if side < 2 * LEAST_FIRST:
         changes["small_first"] = SmallFirstConfig()
-    elif changes:  # minutes: of the time, in which three times as many small images are seen
+    elif as_fast and minutes:  # of the time: as many steps as half of them
+        changes["small_first"] = SmallFirstConfig(until=0.3, sizes=2)
+    elif changes:  # in which, of the time, three times as many small images are seen
         changes["small_first"] = SmallFirstConfig(until=0.2 if minutes is None else 0.25)
     text = f"model record, {kind} (--model), the speed records' network for small images: {why}"
     return base.model_copy(update=changes), Reason(("model",), text)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fovea.errors import ConfigError
 from fovea.models.base import Model
 from fovea.models.blocks import check_size
-from fovea.models.pixels_first import BatchNorm, MaxPool2x2
+from fovea.models.pixels_first import BatchNorm
 from fovea.models.winograd import Conv3x3
 from fovea.registry import model
 
@@ -92,11 +92,11 @@ class _Skip(nn.Sequential):
 
 def _unit(before: int, after: int, halve: bool = False) -> list[nn.Module]:
     """A convolution that passes the first channels on as they are, and a normalization that shifts but does not scale."""
-    convolution = Conv3x3(before, after, even_only=halve)
+    convolution = Conv3x3(before, after, pool=halve)
     nn.init.dirac_(convolution.weight.data[:before])
     norm = BatchNorm(after, eps=1e-12, momentum=0.4)
     norm.weight.requires_grad = False
-    return [convolution, MaxPool2x2(), norm] if halve else [convolution, norm]
+    return [convolution, norm]
 
 
 def _numbers(name: str, text: Any) -> tuple[int, ...]:

@@ -9,6 +9,8 @@ from fovea.registry import recipe
 def best(data: str) -> RunConfig:
     """The speed records' wider, residual network, 40 epochs of the half of the images that is hardest.
 
+    CIFAR-10, all 50,000 training images: not measured as it stands. With batches of 2,000, one run (seed 0): 95.59 % over 6
+    views, 94.70 % over one; 5,467 s on two AVX2 cores in float32, 12.0 times the tutorial's script. About 2 PFLOP.
     Ideas: airbench96_faster (Jordan 2024), with Muon, smaller images first and losses that are remembered in place of a small
     network's (EXPERIMENTS.md).
     """

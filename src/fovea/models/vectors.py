@@ -1,0 +1,134 @@
+"""Arithmetic on vectors of floats, as LLVM's text: what a kernel of fovea.models.tiles does with the numbers of a tile."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix: TypeAlias = NDArray[np.float64]
+_TINY = 1e-9  # what is smaller is a 0 that rounding has left
+
+
+def declarations(lanes: int) -> str:
+    """Of what the lines below call, for vectors of so many numbers and for single ones."""
+    kinds = (f"<{lanes} x float>", f"v{lanes}f32"), ("float", "f32")
+    return "\n".join(f"declare {kind} @llvm.fma.{name}({kind}, {kind}, {kind})" for kind, name in kinds)
+
+
+class Vectors:
+    """Lines of LLVM's text, each a value of `lanes` floats with a name of its own."""
+
+    def __init__(self, lanes: int, prefix: str) -> None:
+        self.lines: list[str] = []
+        self._lanes, self._prefix = lanes, prefix
+        kinds = ("float", "bfloat", "i8", "i1")
+        many = (f"<{lanes} x {kind}>" if lanes > 1 else kind for kind in kinds)
+        self._float, self._bfloat, self._bytes, self._bits = many
+
+    def address(self, start: str, number: str, size: int) -> str:
+        """Of the number `number` from `start` on, each of `size` bytes."""
+        offset = self._line(f"mul i64 {number}, {size}")
+        return self._line(f"getelementptr i8, ptr {start}, i64 {offset}")
+
+    def load(self, address: str, half: bool) -> str:
+        """The floats that lie there, with `half` as bfloat16."""
+        if not half:
+            return self._line(f"load {self._float}, ptr {address}, align 4")
+        value = self._line(f"load {self._bfloat}, ptr {address}, align 2")
+        return self._line(f"fpext {self._bfloat} {value} to {self._float}")
+
+    def store(self, value: str, address: str, half: bool) -> None:
+        """Put them there, with `half` rounded to bfloat16."""
+        if half:
+            value = self._line(f"fptrunc {self._float} {value} to {self._bfloat}")
+        kind, align = (self._bfloat, 2) if half else (self._float, 4)
+        self.lines.append(f"  store {kind} {value}, ptr {address}, align {align}")
+
+    def add(self, first: str, second: str) -> str:
+        """Their sum."""
+        return self._line(f"fadd {self._float} {first}, {second}")
+
+    def largest(self, values: Sequence[str]) -> tuple[str, str]:
+        """Of several, number by number, and as a byte which it was; of equal ones the first."""
+        best, which = values[0], self._byte(0)
+        for number, value in enumerate(values[1:], start=1):
+            greater = self._line(f"fcmp ogt {self._float} {value}, {best}")
+            best = self._select(greater, self._float, value, best)
+            which = self._select(greater, self._bytes, self._byte(number), which)
+        return best, which
+
+    def only_where(self, which: str, number: int, value: str) -> str:
+        """`value` where the byte is `number`, elsewhere 0."""
+        alike = self._line(f"icmp eq {self._bytes} {which}, {self._byte(number)}")
+        return self._select(alike, self._float, value, "zeroinitializer" if self._lanes > 1 else "0.0")
+
+    def load_bytes(self, address: str) -> str:
+        """The bytes that lie there."""
+        return self._line(f"load {self._bytes}, ptr {address}, align 1")
+
+    def store_bytes(self, value: str, address: str) -> None:
+        """Put them there."""
+        self.lines.append(f"  store {self._bytes} {value}, ptr {address}, align 1")
+
+    def both_sides(self, down: Matrix, across: Matrix, values: Sequence[Sequence[str]]) -> list[list[str]]:
+        """`down` times the matrix of values times `acrossᵀ`."""
+        columns = [self._times(down, column) for column in zip(*values, strict=True)]
+        return [self._times(across, row) for row in zip(*columns, strict=True)]
+
+    def _times(self, matrix: Matrix, values: Sequence[str]) -> list[str]:
+        """A matrix times a vector; rows that differ in signs only, as those of opposite points do, share their work."""
+        found: list[Any] = [None] * len(matrix)
+        for number, row in enumerate(matrix):
+            if found[number] is not None:
+                continue
+            for other in range(number + 1, len(matrix)):
+                alike = np.abs(row - matrix[other]) < _TINY
+                if found[other] is None and _are_opposite(row, matrix[other], alike):
+                    same, opposite = self._sum(row * alike, values), self._sum(row * ~alike, values)
+                    found[number] = self.add(same, opposite)
+                    found[other] = self._line(f"fsub {self._float} {same}, {opposite}")
+                    break
+            else:
+                found[number] = self._sum(row, values)
+        return found
+
+    def _sum(self, factors: Matrix, values: Sequence[str]) -> str:
+        total = ""
+        for factor, value in zip(factors.tolist(), values, strict=True):
+            if abs(factor) < _TINY:
+                continue
+            constant = self._constant(factor)
+            if not total:
+                total = self._line(f"fmul {self._float} {value}, {constant}")
+            else:
+                name = f"v{self._lanes}f32" if self._lanes > 1 else "f32"
+                kind = self._float
+                total = self._line(f"call {kind} @llvm.fma.{name}({kind} {value}, {kind} {constant}, {kind} {total})")
+        return total
+
+    def _constant(self, value: float) -> str:
+        # LLVM writes a float by the bits of the double of the same value.
+        text = "0x" + struct.pack(">d", float(np.float32(value))).hex()
+        return f"<{', '.join([f'float {text}'] * self._lanes)}>" if self._lanes > 1 else text
+
+    def _byte(self, value: int) -> str:
+        return f"<{', '.join([f'i8 {value}'] * self._lanes)}>" if self._lanes > 1 else str(value)
+
+    def _select(self, bits: str, kind: str, then: str, otherwise: str) -> str:
+        return self._line(f"select {self._bits} {bits}, {kind} {then}, {kind} {otherwise}")
+
+    def _line(self, text: str) -> str:
+        name = f"%{self._prefix}.{len(self.lines)}"
+        self.lines.append(f"  {name} = {text}")
+        return name
+
+
+def _are_opposite(first: Matrix, second: Matrix, alike: NDArray[np.bool_]) -> bool:
+    """Whether they differ in signs only, and are neither the same nor each other's negative."""
+    if (np.abs(np.abs(first) - np.abs(second)) > _TINY).any():
+        return False
+    return bool((np.abs(first[alike]) > _TINY).any() and (np.abs(first[~alike]) > _TINY).any())
