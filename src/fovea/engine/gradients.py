@@ -78,7 +78,6 @@ class Parts:
 
     def __init__(self, model: Model, part_size: int, num_threads: int) -> None:
         self._model, self._part_size = model, part_size
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._replicas: list[Model] = []
         # One operation, one thread: torch's own are for those who wait.
         self._pool = ThreadPoolExecutor(num_threads, "fovea-part", torch.set_num_threads, (1,))
@@ -89,6 +88,7 @@ class Parts:
         while len(self._replicas) < len(pieces):
             self._replicas.append(_replica(self._model))
         replicas = self._replicas[: len(pieces)]
+        parameters = [p for p in self._model.parameters() if p.requires_grad]  # some may have settled, or thawed
         for replica in replicas:
             replica.train(self._model.training)
             for own, buffer in zip(replica.buffers(), self._model.buffers(), strict=True):
@@ -97,15 +97,15 @@ class Parts:
         def one(replica: Model, piece: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor | None, ...]]:
             losses = loss(replica, *piece)
             share = losses.sum() / len(images)
-            return losses.detach(), torch.autograd.grad(share, self._parameters, allow_unused=True)
+            return losses.detach(), torch.autograd.grad(share, parameters, allow_unused=True)
 
-        for parameter in self._parameters:
+        for parameter in self._model.parameters():
             parameter.grad = None
         found = []
         with transformed_once(replicas):
             for losses, gradients in self._pool.map(one, replicas, pieces):  # in order, each as soon as it is there
                 found.append(losses)
-                for parameter, gradient in zip(self._parameters, gradients, strict=True):
+                for parameter, gradient in zip(parameters, gradients, strict=True):
                     if parameter.grad is None:
                         parameter.grad = gradient
                     elif gradient is not None:

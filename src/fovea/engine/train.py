@@ -142,6 +142,7 @@ def _fit(
             factor = lr_factor(position)
             set_lr(optimizer, highest_lrs, factor)
             freezing.at(position / pace.num_steps)
+            model.settle(position / pace.num_steps)
 
             if (scale := scale_at(config.small_first, (position + 1) / pace.num_steps)) < 1:
                 images = shrink(images, scale)

@@ -19,6 +19,12 @@ class Model(nn.Module):
     def init_from_data(self, images: Tensor) -> None:
         """Set weights from `(N, C, H, W)` standardized training images; called once, before the first step."""
 
+    def settle(self, share: float) -> None:
+        """Stop training weights (`requires_grad`) that need not learn to the end; called before each step.
+
+        `share` of the run is over: 0 before the first step, below 1 before the last.
+        """
+
     def param_groups(self, config: OptimConfig) -> list[dict[str, Any]]:
         """The optimizer's parameter groups; by default one, with the config's lr and weight decay.
 

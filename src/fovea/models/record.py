@@ -21,6 +21,9 @@ FORMS = ("record",)
 _STEMS = {"overlap": (2, 1, 0, 12), "stride": (4, 2, 1, 32), "patch": (8, 4, 2, 32)}
 
 
+_BIAS_LEARNS = 3 / 8  # of the run, as in airbench94: then the first stage needs no gradient of what goes in
+
+
 class Record(Model):
     """Whitened patches, stages of 3×3 convolutions with batch normalization, a global maximum, and a linear head.
 
@@ -61,6 +64,11 @@ class Record(Model):
         x = self.stages(x)
         logits: Tensor = self.head(torch.amax(x, dim=(2, 3)) * self._scale)
         return logits
+
+    def settle(self, share: float) -> None:
+        """The biases behind the whitening filters stop first."""
+        if share >= _BIAS_LEARNS:
+            self.bias.requires_grad = False
 
     def init_from_data(self, images: Tensor) -> None:
         """Filters that turn the patches of `(N, C, H, W)` images into uncorrelated numbers of variance 1."""

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from fovea.models.pixels_first import images_first, pixels_first
 
 if TYPE_CHECKING:
-    from fovea.models.tiles import Kernels
+    from fovea.models.tiles import Grid
 
 # Below this product of channels the transforms cost more than they save (EXPERIMENTS.md).
 _LEAST_PRODUCT = 24 * 32
@@ -36,7 +36,7 @@ class Conv3x3(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int, bias: bool = False, pool: bool = False) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
         self.pool = pool
-        self._kept: dict[Any, Tensor] | None = None
+        self._kept: dict[Any, list[Tensor]] | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         """`(B, C, H, W)` to `(B, O, H, W)`, pooled `(B, O, H // 2, W // 2)`."""
@@ -66,7 +66,7 @@ class Conv3x3(nn.Conv2d):
 def transformed_once(models: Iterable[nn.Module]) -> Iterator[None]:
     """Within the block, in which weights stay as they are, those that models share are transformed once for all of them."""
     layers = [layer for model in models for layer in model.modules() if isinstance(layer, Conv3x3)]
-    kept: dict[Any, Tensor] = {}
+    kept: dict[Any, list[Tensor]] = {}
     for layer in layers:
         layer._kept = kept
     try:
@@ -91,81 +91,68 @@ class _Winograd(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, pixels: Tensor, weight: Tensor, pool: bool, half: bool, kept: dict[Any, Tensor] | None
+        ctx: Any, pixels: Tensor, weight: Tensor, pool: bool, half: bool, kept: dict[Any, list[Tensor]] | None
     ) -> Tensor:
-        way = _Way(pixels.shape, pool, half)
-        key = (id(weight), way.key)
+        from fovea.models.tiles import grid  # llvmlite is loaded where it is used, and a GPU can do without
+
+        # What a pooling would not read is not worked out.
+        height, width = (side // 2 * 2 if pool else side for side in pixels.shape[:2])
+        tiling = grid(height, width, half, pool)
+        key = (id(weight), tiling)
         weights = (kept or {}).get(key)
         if weights is None:
-            weights = way.weights(weight)
+            weights = _transformed(weight, tiling, half)
             weights = weights if kept is None else kept.setdefault(key, weights)  # another thread may have been first
-        out = pixels.new_empty(*way.size, pixels.shape[2], len(weight))
+        count = pixels.shape[2]
+        size = (height // 2, width // 2) if pool else (height, width)
+        out = pixels.new_empty(*size, count, len(weight))
         chosen = torch.empty_like(out, dtype=torch.uint8) if pool else None
-        for rows in way.chunks:
-            tiles = way.gather(pixels, rows)
-            way.kernels.collect(torch.bmm(tiles, weights), out, chosen, rows, way.columns)
-        ctx.save_for_backward(pixels, weights, chosen)
-        ctx.way = way
+        for rows in _chunks(tiling, count):
+            tiles = tiling.room(rows, count, pixels.shape[3])
+            tiling.gather(pixels, tiles, rows)
+            tiling.collect([torch.bmm(*pair) for pair in zip(tiles, weights, strict=True)], out, chosen, rows)
+        ctx.save_for_backward(pixels, chosen, *weights)
+        ctx.tiling = tiling
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None, None, None]:
-        pixels, weights, chosen = ctx.saved_tensors
-        way: _Way = ctx.way
+        pixels, chosen, *weights = ctx.saved_tensors
+        tiling: Grid = ctx.tiling
+        count, (channels, outputs) = pixels.shape[2], weights[0].shape[1:]
         gradient = gradient.contiguous()
         to_pixels = torch.zeros_like(pixels) if ctx.needs_input_grad[0] else None
-        to_weights = torch.zeros(weights.shape)
-        for rows in way.chunks:
-            tiles = way.gather(pixels, rows)  # once more: as quick as to keep them, in half of the memory
-            products = way.empty(rows, weights.shape[2])
-            way.kernels.spread(gradient, chosen, products, rows, way.columns)
-            to_weights += torch.bmm(tiles.transpose(1, 2), products)
+        to_weights = torch.empty(tiling.down.num_points, tiling.across.num_points, channels, outputs)
+        for number, rows in enumerate(_chunks(tiling, count)):
+            tiles, products = (tiling.room(rows, count, width) for width in (channels, outputs))
+            tiling.gather(pixels, tiles, rows)  # once more: as quick as to keep them, in half of the memory
+            tiling.spread(gradient, chosen, products, rows)
+            for share, read, written in zip(tiling.shares(), tiles, products, strict=True):
+                place = to_weights[share]
+                found = torch.bmm(read.transpose(1, 2), written).view(place.shape)
+                place.copy_(found) if number == 0 else place.add_(found)
             if to_pixels is not None:
-                torch.bmm(products, weights.transpose(1, 2), out=tiles)
-                way.kernels.add(tiles, to_pixels, rows, way.columns)
-        return to_pixels, way.to_weight(to_weights), None, None, None
+                for read, written, transformed in zip(tiles, products, weights, strict=True):
+                    torch.bmm(written, transformed.transpose(1, 2), out=read)
+                tiling.add(tiles, to_pixels, rows)
+        down, across = tiling.kernels
+        to_weight = _along_both(down.t(), across.t(), to_weights).permute(3, 2, 0, 1)
+        return to_pixels, to_weight, None, None, None
 
 
-class _Way:
-    """How the outputs for `(H, W, N, C)` pixels are cut into tiles, and in which pieces they are worked out."""
+def _transformed(weight: Tensor, tiling: Grid, half: bool) -> list[Tensor]:
+    """`(O, C, 3, 3)` to `(points, C, O)` of each share of the points."""
+    at_points = _along_both(*tiling.kernels, weight.permute(2, 3, 1, 0).contiguous())
+    dtype = torch.bfloat16 if half else torch.float32
+    return [at_points[share].flatten(0, 1).to(dtype) for share in tiling.shares()]
 
-    def __init__(self, shape: torch.Size, pool: bool, half: bool) -> None:
-        from fovea.models import tiles  # llvmlite is loaded where it is used, and a GPU can do without
 
-        # What a pooling would not read is not worked out.
-        height, width = (side // 2 * 2 if pool else side for side in shape[:2])
-        self.size = (height // 2, width // 2) if pool else (height, width)
-        down, across = (tiles.best_tile(side, half, pool) for side in (height, width))
-        self.key = (down, across, half, pool)
-        self.kernels: Kernels = tiles.kernels(*self.key)
-        self.columns = -(-width // across)
-        self._down, self._across = (torch.from_numpy(tiles.points(tile).kernel).float() for tile in (down, across))
-        self._count, self._dtype = shape[2], torch.bfloat16 if half else torch.float32
-        num_rows = -(-height // down)
-        step = -(-_ENOUGH_ROWS // (self.columns * self._count))
-        self.chunks = [range(start, min(num_rows, start + step)) for start in range(0, num_rows, step)]
-
-    def empty(self, rows: range, channels: int) -> Tensor:
-        """`(points, tiles of these rows · N, channels)`."""
-        shape = len(self._down) * len(self._across), len(rows) * self.columns * self._count, channels
-        return torch.empty(shape, dtype=self._dtype)
-
-    def gather(self, pixels: Tensor, rows: range) -> Tensor:
-        """The tiles of these rows."""
-        tiles = self.empty(rows, pixels.shape[3])
-        self.kernels.gather(pixels, tiles, rows, self.columns)
-        return tiles
-
-    def weights(self, weight: Tensor) -> Tensor:
-        """`(O, C, 3, 3)` to `(points, C, O)`."""
-        at_points = _along_both(self._down, self._across, weight.permute(2, 3, 1, 0).contiguous())
-        return at_points.flatten(0, 1).to(self._dtype)
-
-    def to_weight(self, gradient: Tensor) -> Tensor:
-        """The transpose of `weights`."""
-        sides = gradient.view(len(self._down), len(self._across), *gradient.shape[1:])
-        return _along_both(self._down.t(), self._across.t(), sides).permute(3, 2, 0, 1)
+def _chunks(tiling: Grid, count: int) -> list[range]:
+    """Rows of tiles, as many at a time as fill a matrix product."""
+    num_rows = tiling.down.num_tiles
+    step = -(-_ENOUGH_ROWS // (tiling.across.num_tiles * count))
+    return [range(start, min(num_rows, start + step)) for start in range(0, num_rows, step)]
 
 
 def _along_both(down: Tensor, across: Tensor, weights: Tensor) -> Tensor:
