@@ -14,16 +14,15 @@ from typing import Any, NamedTuple, TypeAlias
 
 import llvmlite.binding as llvm
 
-from fovea.models.vectors import Matrix, Vectors, declarations
+from fovea.models.vectors import Matrix, Vectors
 
-_LANES = 16  # floats a vector: AVX-512's; LLVM cuts them up for narrower CPUs
 _QUARTERS = ((0, 0), (0, 1), (1, 0), (1, 1))  # of 2×2 pixels
 
 Kernel: TypeAlias = Callable[..., None]
 """Called with `PARAMETERS`, four addresses and numbers. ctypes lets go of the interpreter's lock: other threads go on."""
 
 PARAMETERS = (
-    "pixels",  # `(H, W, length) float32`
+    "pixels",  # `(H, W, length) float32`, length a multiple of the plan's lanes
     "chosen",  # uint8 of the same shape, where the plan pools
     "planes",  # an address for each point
     "beyond",  # `length` numbers, all 0: stand for each pixel outside
@@ -42,6 +41,7 @@ class Plan(NamedTuple):
     step: tuple[int, int]  # pixels from one tile to the next
     offset: int  # of a tile's first pixel, down and across
     half: bool  # what lies at the points is bfloat16
+    lanes: int  # numbers at a time; LLVM cuts them up for narrower CPUs
     to_tiles: bool
     num_across: int  # points of a row of planes, of which the tile may use fewer
     num_common: int  # of them, those that all columns of tiles have
@@ -104,7 +104,6 @@ def _assembly(plan: Plan) -> str:
   %plane.{name} = load ptr, ptr %entry.{name}""")
     text.append(f"""  %pixel.bytes = mul i64 %length, 4
   %tile.bytes = mul i64 %length, {size}
-  %whole = and i64 %length, -{_LANES}
   br label %row.start
 row.start:
   %r = phi i64 [0, %entry], [%r.next, %row.end]
@@ -148,27 +147,26 @@ column.start:
         name = f"{down}.{across}"
         text.append(f"  %point.{name} = getelementptr i8, ptr %plane.{name}, i64 %bytes.{kind}")
 
-    def body(lanes: int, at: str) -> str:
-        vectors = Vectors(lanes, f"v{lanes}")
-        pixel = {(y, x): vectors.address(f"%pixel.{y}.{x}", at, 4) for y, x in places}
-        choice = {(y, x): vectors.address(f"%choice.{y}.{x}", at, 1) for y, x in places if plan.pool}
-        corners = [
-            [vectors.address(f"%point.{d}.{a}", at, size) for a in range(points_across)] for d in range(points_down)
-        ]
-        if plan.to_tiles:
-            values = [["" for _ in range(each * wide)] for _ in range(each * high)]
-            for y, x in places:
-                value = vectors.load(pixel[y, x], False)
-                if not plan.pool:
-                    values[y][x] = value
-                    continue
-                which = vectors.load_bytes(choice[y, x])
-                for number, (dy, dx) in enumerate(_QUARTERS):
-                    values[2 * y + dy][2 * x + dx] = vectors.only_where(which, number, value)
-            for corner_row, found_row in zip(corners, vectors.both_sides(*matrices, values), strict=True):
-                for corner, found in zip(corner_row, found_row, strict=True):
-                    vectors.store(found, corner, plan.half)
-            return "\n".join(vectors.lines)
+    vectors = Vectors(plan.lanes)
+    pixel = {(y, x): vectors.address(f"%pixel.{y}.{x}", "%n", 4) for y, x in places}
+    choice = {(y, x): vectors.address(f"%choice.{y}.{x}", "%n", 1) for y, x in places if plan.pool}
+    corners = [
+        [vectors.address(f"%point.{d}.{a}", "%n", size) for a in range(points_across)] for d in range(points_down)
+    ]
+    if plan.to_tiles:
+        values = [["" for _ in range(each * wide)] for _ in range(each * high)]
+        for y, x in places:
+            value = vectors.load(pixel[y, x], False)
+            if not plan.pool:
+                values[y][x] = value
+                continue
+            which = vectors.load_bytes(choice[y, x])
+            for number, (dy, dx) in enumerate(_QUARTERS):
+                values[2 * y + dy][2 * x + dx] = vectors.only_where(which, number, value)
+        for corner_row, found_row in zip(corners, vectors.both_sides(*matrices, values), strict=True):
+            for corner, found in zip(corner_row, found_row, strict=True):
+                vectors.store(found, corner, plan.half)
+    else:
         results = vectors.both_sides(
             *matrices, [[vectors.load(corner, plan.half) for corner in row] for row in corners]
         )
@@ -181,25 +179,14 @@ column.start:
             if plan.adds:
                 value = vectors.add(value, vectors.load(pixel[y, x], False))
             vectors.store(value, pixel[y, x], False)
-        return "\n".join(vectors.lines)
-
-    text.append(f"""  %some = icmp ugt i64 %whole, 0
-  br i1 %some, label %vector, label %rest
+    lines = "\n".join(vectors.lines)
+    text.append(f"""  br label %vector
 vector:
   %n = phi i64 [0, %column.start], [%n.next, %vector]
-{body(_LANES, "%n")}
-  %n.next = add i64 %n, {_LANES}
-  %n.more = icmp ult i64 %n.next, %whole
-  br i1 %n.more, label %vector, label %rest
-rest:
-  %left = icmp ult i64 %whole, %length
-  br i1 %left, label %single, label %column.end
-single:
-  %s = phi i64 [%whole, %rest], [%s.next, %single]
-{body(1, "%s")}
-  %s.next = add i64 %s, 1
-  %s.more = icmp ult i64 %s.next, %length
-  br i1 %s.more, label %single, label %column.end
+{lines}
+  %n.next = add i64 %n, {plan.lanes}
+  %n.more = icmp ult i64 %n.next, %length
+  br i1 %n.more, label %vector, label %column.end
 column.end:
   %c.next = add i64 %c, 1
   %c.more = icmp ult i64 %c.next, %columns
@@ -211,5 +198,5 @@ row.end:
 end:
   ret void
 }}
-{declarations(_LANES)}""")
+{vectors.declarations()}""")
     return "\n".join(text)

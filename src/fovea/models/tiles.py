@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from fovea.models.vectors import Matrix
 # thousandths (EXPERIMENTS.md).
 LARGEST = 8
 LARGEST_BF16 = 4
+_LANES = 16  # floats of a vector of AVX-512, the widest there is
 
 
 class Side(NamedTuple):
@@ -57,13 +59,13 @@ def cut(outputs: int, half: bool, pool: bool) -> Side:
     sizes = range(1, (LARGEST_BF16 if half else LARGEST) + 1)
     ways = []
     for large in sizes[1::2] if pool else sizes:
-        for num_large in range(-(-outputs // large) + 1):
-            rest = max(0, outputs - num_large * large)
-            for small in range(2, large, 2) if pool else range(1, large):
-                if rest and num_large:
-                    ways.append(Side(large, num_large, small, -(-rest // small)))
-            if not rest:
+        for num_large in range(1, -(-outputs // large) + 1):
+            rest = outputs - num_large * large
+            if rest <= 0:
                 ways.append(Side(large, num_large, 0, 0))
+                continue
+            smaller = range(2, large, 2) if pool else range(1, large)
+            ways += [Side(large, num_large, small, -(-rest // small)) for small in smaller]
     return min(ways, key=lambda side: (_num_products(side), side.large, side.num_small))
 
 
@@ -86,7 +88,7 @@ def _angles(large: int, small: int) -> Matrix:
     line, ∞ among them. The usual 0, ±1, ±2, ±1/2 lose two to three times as much to rounding (EXPERIMENTS.md), and here,
     too, all but 0 and ∞ come in pairs.
     """
-    angles = np.arange(large + 2) * (np.pi / (large + 2))
+    angles: Matrix = np.arange(large + 2, dtype=np.float64) * float(np.pi / (large + 2))
     if not small:
         return angles
     choices = itertools.combinations(range(len(angles)), small + 2)
@@ -119,13 +121,12 @@ class Grid:
     def __init__(self, height: int, width: int, half: bool, pool: bool) -> None:
         self.down, self.across = cut(height, half, pool), cut(width, half, pool)
         self._half, self._pool = half, pool
-        self._made: dict[tuple[str, bool, bool], Kernel] = {}
-        self._lock = threading.Lock()
+        self._made: dict[tuple[str, bool, bool, int], Kernel] = {}
 
     @cached_property
     def kernels(self) -> tuple[Tensor, Tensor]:
         """`(points, 3)` for each side: a kernel's side at the points."""
-        sides = (_evaluate(_angles(side.large, side.small if side.num_small else 0), 3) for side in self._sides)
+        sides = (_evaluate(_angles(side.large, side.small), 3) for side in self._sides)
         down, across = (torch.from_numpy(side).float() for side in sides)
         return down, across
 
@@ -141,16 +142,20 @@ class Grid:
         ]
         return list(itertools.product(*pieces))
 
-    def room(self, rows: range, count: int, channels: int) -> list[Tensor]:
-        """For these rows of tiles of `count` images, `(points, tiles · N, channels)` of each of the shares."""
-        made = []
+    def room(self, rows: range, count: int, channels: int, slot: int) -> list[Tensor]:
+        """For these rows of tiles of `count` images, `(points, tiles · N, channels)` of each of the shares.
+
+        The next call with this slot, in the same thread, gives the same memory again: new memory comes page by page.
+        """
+        shapes = []
         for down, across in self.shares():
             num_rows = len(rows) if down.start == 0 else max(0, min(rows.stop, self.down.num_large) - rows.start)
             num_columns = self.across.num_tiles if across.start == 0 else self.across.num_large
             num_points = (down.stop - down.start) * (across.stop - across.start)
-            shape = num_points, num_rows * num_columns * count, channels
-            made.append(torch.empty(shape, dtype=torch.bfloat16 if self._half else torch.float32))
-        return made
+            shapes.append((num_points, num_rows * num_columns * count, channels))
+        sizes = [math.prod(shape) for shape in shapes]
+        memory = _memory(slot, sum(sizes), torch.bfloat16 if self._half else torch.float32)
+        return [part.view(shape) for part, shape in zip(torch.split(memory, sizes), shapes, strict=True)]
 
     def gather(self, pixels: Tensor, tiles: list[Tensor], rows: range) -> None:
         """What the convolution reads of `(H, W, N, C) float32` pixels."""
@@ -183,7 +188,7 @@ class Grid:
             if not all(bounds):
                 continue
             down, across = bounds
-            self._kernel(kind, large_row, large_column)(
+            self._kernel(kind, large_row, large_column, math.gcd(_LANES, beyond.numel()))(
                 pixels.data_ptr(), None if chosen is None else chosen.data_ptr(), planes.ctypes.data, beyond.data_ptr(),
                 pixels.shape[0], pixels.shape[1], beyond.numel(), down.start - rows.start, len(down), across.start,
                 len(across), self.down.start(down.start) // pool, self.across.start(across.start) // pool,
@@ -199,19 +204,19 @@ class Grid:
             place[:] = tensor.data_ptr() + bytes_each * np.arange(place.size).reshape(place.shape)
         return planes
 
-    def _kernel(self, kind: str, large_row: bool, large_column: bool) -> Kernel:
-        with self._lock:
-            key = (kind, large_row, large_column)
-            if key not in self._made:
-                self._made[key] = compiled(self._plan(*key))
-            return self._made[key]
+    def _kernel(self, kind: str, large_row: bool, large_column: bool, lanes: int) -> Kernel:
+        key = kind, large_row, large_column, lanes
+        kernel = self._made.get(key)
+        if kernel is None:
+            kernel = self._made[key] = compiled(self._plan(*key))
+        return kernel
 
-    def _plan(self, kind: str, large_row: bool, large_column: bool) -> Plan:
+    def _plan(self, kind: str, large_row: bool, large_column: bool, lanes: int) -> Plan:
         sides = list(zip(self._sides, (large_row, large_column), strict=True))
-        d, a = (_points(side.large, side.small if side.num_small else 0, is_large) for side, is_large in sides)
+        d, a = (_points(side.large, side.small, is_large) for side, is_large in sides)
         down, across = (side.large if is_large else side.small for side, is_large in sides)
         plan = Plan(
-            d.forth, a.forth, (down, across), -1, self._half, to_tiles=True, num_across=self.across.num_points,
+            d.forth, a.forth, (down, across), -1, self._half, lanes, to_tiles=True, num_across=self.across.num_points,
             num_common=self.across.num_common,
         )  # fmt: skip
         if kind in ("gather", "add"):  # a tile reads one pixel more on each side than it writes
@@ -221,6 +226,18 @@ class Grid:
         step = (down // 2, across // 2) if self._pool else (down, across)
         plan = plan._replace(down=d.back, across=a.back, step=step, offset=0, pool=self._pool)
         return plan if kind == "spread" else plan._replace(down=d.back.T, across=a.back.T, to_tiles=False)
+
+
+_own = threading.local()
+
+
+def _memory(slot: int, numbers: int, dtype: torch.dtype) -> Tensor:
+    """So many numbers of this thread's own memory."""
+    kept: dict[int, Tensor] = _own.__dict__.setdefault("memory", {})
+    size = numbers * dtype.itemsize
+    if slot not in kept or len(kept[slot]) < size:
+        kept[slot] = torch.empty(size, dtype=torch.uint8)
+    return kept[slot][:size].view(dtype)
 
 
 @lru_cache(maxsize=256)

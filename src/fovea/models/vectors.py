@@ -13,21 +13,20 @@ Matrix: TypeAlias = NDArray[np.float64]
 _TINY = 1e-9  # what is smaller is a 0 that rounding has left
 
 
-def declarations(lanes: int) -> str:
-    """Of what the lines below call, for vectors of so many numbers and for single ones."""
-    kinds = (f"<{lanes} x float>", f"v{lanes}f32"), ("float", "f32")
-    return "\n".join(f"declare {kind} @llvm.fma.{name}({kind}, {kind}, {kind})" for kind, name in kinds)
-
-
 class Vectors:
     """Lines of LLVM's text, each a value of `lanes` floats with a name of its own."""
 
-    def __init__(self, lanes: int, prefix: str) -> None:
+    def __init__(self, lanes: int) -> None:
         self.lines: list[str] = []
-        self._lanes, self._prefix = lanes, prefix
+        self._lanes = lanes
+        self._fma = f"@llvm.fma.v{lanes}f32" if lanes > 1 else "@llvm.fma.f32"
         kinds = ("float", "bfloat", "i8", "i1")
         many = (f"<{lanes} x {kind}>" if lanes > 1 else kind for kind in kinds)
         self._float, self._bfloat, self._bytes, self._bits = many
+
+    def declarations(self) -> str:
+        """Of what the lines call."""
+        return f"declare {self._float} {self._fma}({', '.join([self._float] * 3)})"
 
     def address(self, start: str, number: str, size: int) -> str:
         """Of the number `number` from `start` on, each of `size` bytes."""
@@ -105,9 +104,8 @@ class Vectors:
             if not total:
                 total = self._line(f"fmul {self._float} {value}, {constant}")
             else:
-                name = f"v{self._lanes}f32" if self._lanes > 1 else "f32"
                 kind = self._float
-                total = self._line(f"call {kind} @llvm.fma.{name}({kind} {value}, {kind} {constant}, {kind} {total})")
+                total = self._line(f"call {kind} {self._fma}({kind} {value}, {kind} {constant}, {kind} {total})")
         return total
 
     def _constant(self, value: float) -> str:
@@ -122,7 +120,7 @@ class Vectors:
         return self._line(f"select {self._bits} {bits}, {kind} {then}, {kind} {otherwise}")
 
     def _line(self, text: str) -> str:
-        name = f"%{self._prefix}.{len(self.lines)}"
+        name = f"%v.{len(self.lines)}"
         self.lines.append(f"  {name} = {text}")
         return name
 

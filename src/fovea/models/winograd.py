@@ -108,9 +108,11 @@ class _Winograd(torch.autograd.Function):
         out = pixels.new_empty(*size, count, len(weight))
         chosen = torch.empty_like(out, dtype=torch.uint8) if pool else None
         for rows in _chunks(tiling, count):
-            tiles = tiling.room(rows, count, pixels.shape[3])
+            tiles, products = (tiling.room(rows, count, *way) for way in ((pixels.shape[3], 0), (len(weight), 1)))
             tiling.gather(pixels, tiles, rows)
-            tiling.collect([torch.bmm(*pair) for pair in zip(tiles, weights, strict=True)], out, chosen, rows)
+            for read, transformed, written in zip(tiles, weights, products, strict=True):
+                torch.bmm(read, transformed, out=written)
+            tiling.collect(products, out, chosen, rows)
         ctx.save_for_backward(pixels, chosen, *weights)
         ctx.tiling = tiling
         return out
@@ -125,7 +127,7 @@ class _Winograd(torch.autograd.Function):
         to_pixels = torch.zeros_like(pixels) if ctx.needs_input_grad[0] else None
         to_weights = torch.empty(tiling.down.num_points, tiling.across.num_points, channels, outputs)
         for number, rows in enumerate(_chunks(tiling, count)):
-            tiles, products = (tiling.room(rows, count, width) for width in (channels, outputs))
+            tiles, products = (tiling.room(rows, count, *way) for way in ((channels, 0), (outputs, 1)))
             tiling.gather(pixels, tiles, rows)  # once more: as quick as to keep them, in half of the memory
             tiling.spread(gradient, chosen, products, rows)
             for share, read, written in zip(tiling.shares(), tiles, products, strict=True):

@@ -1,0 +1,66 @@
+"""How sides are cut into tiles, and that what the kernels do is the transpose of what it says."""
+
+import itertools
+
+import pytest
+import torch
+
+from fovea.models.tiles import LARGEST, LARGEST_BF16, cut, grid
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("pool", [False, True])
+def test_tiles_cover_a_side_with_the_fewest_products(half, pool):
+    most = LARGEST_BF16 if half else LARGEST
+    sizes = range(2, most + 1, 2) if pool else range(1, most + 1)
+    for outputs in range(2, 70, 2) if pool else range(1, 70):
+        side = cut(outputs, half, pool)
+        assert side.num_large * side.large + side.num_small * side.small >= outputs
+        assert side.large in sizes
+        assert not side.num_small or (side.small in sizes and side.small < side.large)
+        assert [side.start(tile) for tile in range(side.num_tiles)] == [
+            *range(0, side.num_large * side.large, side.large),
+            *(side.num_large * side.large + side.small * number for number in range(side.num_small)),
+        ]
+        products = side.num_large * (side.large + 2) + side.num_small * (side.small + 2)
+        for size in sizes:
+            assert products <= -(-outputs // size) * (size + 2)
+
+
+def test_14_pooled_in_bfloat16_is_three_tiles_of_4_and_one_of_2():
+    assert cut(14, True, True) == (4, 3, 2, 1)
+    assert cut(7, True, False) == (4, 1, 3, 1)
+    assert cut(14, False, False) == (7, 2, 0, 0)
+
+
+@pytest.mark.parametrize("size", [(7, 14), (6, 6), (1, 9)])
+def test_reading_and_writing_have_their_transposes(size):
+    """<spread(g), t> = <g, collect(t)> and <gather(x), t> = <x, add(t)>, for every part of the rows."""
+    torch.manual_seed(0)
+    tiling = grid(*size, False, False)
+    count, channels = 3, 7
+    pixels, gradient, collected, added = (torch.zeros(*size, count, channels) for _ in range(4))
+    pixels.normal_(), gradient.normal_()
+    spread = gathered = 0.0
+    for row in range(tiling.down.num_tiles):
+        rows = range(row, row + 1)
+        given, found = (tiling.room(rows, count, channels, slot) for slot in (0, 1))
+        for tensor in given:
+            tensor.normal_()
+        tiling.spread(gradient, None, found, rows)
+        spread += sum((a * b).sum() for a, b in zip(given, found, strict=True))
+        tiling.collect(given, collected, None, rows)
+        tiling.gather(pixels, found, rows)
+        gathered += sum((a * b).sum() for a, b in zip(given, found, strict=True))
+        tiling.add(given, added, rows)
+    torch.testing.assert_close(spread, (gradient * collected).sum(), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(gathered, (pixels * added).sum(), rtol=1e-4, atol=1e-3)
+
+
+def test_the_shares_are_all_points_once():
+    for size, half, pool in itertools.product([(7, 14), (6, 6), (8, 8)], (False, True), (False, True)):
+        tiling = grid(*size, half, pool)
+        seen = torch.zeros(tiling.down.num_points, tiling.across.num_points)
+        for share in tiling.shares():
+            seen[share] += 1
+        assert (seen == 1).all()
