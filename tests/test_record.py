@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import fovea
 from fovea.errors import ConfigError
@@ -60,6 +61,26 @@ def test_three_convolutions_are_residual():
     images = torch.rand(2, 3, 16, 16)
     assert len(others) == 2
     torch.testing.assert_close(deep(images), plain(images))
+
+
+def test_the_biases_behind_the_filters_stop_first_in_parts_as_well(tmp_path):
+    """Of 8 steps the first 3 move them."""
+    data = fovea.load_data("synthetic:num_images=160:image_size=32")
+    settings = {"batch_size": 40, "part_size": 20, "min_steps": 0, "data.val_fraction": 0, "hardest": 1, "views": "one"}
+    options = {"epochs": 2, "device": "cpu", "precision": "fp32", "model": "record:widths=16/16/16", "quiet": True}
+    biases = {}
+
+    def look(record):
+        biases[record["epoch"]] = load_file(tmp_path / "run/weights/last.safetensors")["bias"]
+
+    fovea.train(data, "fast", tmp_path / "run", settings, on_epoch=look, **options)
+    assert biases[1].abs().sum() > 0
+    assert torch.equal(biases[1], biases[2])
+    model = build_model("record:widths=16/16/16", 4, 3, (32, 32))
+    model.settle(0.3)
+    assert model.bias.requires_grad
+    model.settle(0.375)
+    assert not model.bias.requires_grad
 
 
 # The first losses of three steps on made-up images, as they were when the recipe was measured: what changes them changes
