@@ -75,6 +75,11 @@ def _compile(text: str) -> Kernel:
     return kernel
 
 
+def has_bf16() -> bool:
+    """Whether this CPU has AVX-512's instruction that rounds to bfloat16."""
+    return bool(llvm.get_host_cpu_features().get("avx512bf16", False))
+
+
 @lru_cache(maxsize=1)
 def _target() -> Any:
     llvm.initialize_native_target()
@@ -147,7 +152,7 @@ column.start:
         name = f"{down}.{across}"
         text.append(f"  %point.{name} = getelementptr i8, ptr %plane.{name}, i64 %bytes.{kind}")
 
-    vectors = Vectors(plan.lanes)
+    vectors = Vectors(plan.lanes, has_bf16())
     pixel = {(y, x): vectors.address(f"%pixel.{y}.{x}", "%n", 4) for y, x in places}
     choice = {(y, x): vectors.address(f"%choice.{y}.{x}", "%n", 1) for y, x in places if plan.pool}
     corners = [

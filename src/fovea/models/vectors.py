@@ -14,15 +14,18 @@ _TINY = 1e-9  # what is smaller is a 0 that rounding has left
 
 
 class Vectors:
-    """Lines of LLVM's text, each a value of `lanes` floats with a name of its own."""
+    """Lines of LLVM's text, each a value of `lanes` floats with a name of its own.
 
-    def __init__(self, lanes: int) -> None:
+    With `has_bf16`, the CPU rounds to bfloat16 by an instruction; elsewhere LLVM would call a function that is not there.
+    """
+
+    def __init__(self, lanes: int, has_bf16: bool) -> None:
         self.lines: list[str] = []
-        self._lanes = lanes
+        self._lanes, self._has_bf16 = lanes, has_bf16
         self._fma = f"@llvm.fma.v{lanes}f32" if lanes > 1 else "@llvm.fma.f32"
-        kinds = ("float", "bfloat", "i8", "i1")
+        kinds = ("float", "bfloat", "i32", "i16", "i8", "i1")
         many = (f"<{lanes} x {kind}>" if lanes > 1 else kind for kind in kinds)
-        self._float, self._bfloat, self._bytes, self._bits = many
+        self._float, self._bfloat, self._words, self._halves, self._bytes, self._bits = many
 
     def declarations(self) -> str:
         """Of what the lines call."""
@@ -37,14 +40,27 @@ class Vectors:
         """The floats that lie there, with `half` as bfloat16."""
         if not half:
             return self._line(f"load {self._float}, ptr {address}, align 4")
-        value = self._line(f"load {self._bfloat}, ptr {address}, align 2")
-        return self._line(f"fpext {self._bfloat} {value} to {self._float}")
+        value = self._line(f"load {self._halves}, ptr {address}, align 2")
+        wide = self._line(f"zext {self._halves} {value} to {self._words}")
+        bits = self._line(f"shl {self._words} {wide}, {self._whole('i32', 16)}")
+        return self._line(f"bitcast {self._words} {bits} to {self._float}")
 
     def store(self, value: str, address: str, half: bool) -> None:
-        """Put them there, with `half` rounded to bfloat16."""
-        if half:
-            value = self._line(f"fptrunc {self._float} {value} to {self._bfloat}")
-        kind, align = (self._bfloat, 2) if half else (self._float, 4)
+        """Put them there, with `half` rounded to bfloat16, halves to even."""
+        kind, align = (self._float, 4)
+        if half and self._has_bf16:
+            kind, align = self._bfloat, 2
+            value = self._line(f"fptrunc {self._float} {value} to {kind}")
+        elif half:
+            kind, align = self._halves, 2
+            words, upper = self._words, self._whole("i32", 16)
+            bits = self._line(f"bitcast {self._float} {value} to {words}")
+            shifted = self._line(f"lshr {words} {bits}, {upper}")
+            odd = self._line(f"and {words} {shifted}, {self._whole('i32', 1)}")
+            almost_half = self._line(f"add {words} {bits}, {self._whole('i32', 0x7FFF)}")
+            rounded = self._line(f"add {words} {almost_half}, {odd}")
+            upper_half = self._line(f"lshr {words} {rounded}, {upper}")
+            value = self._line(f"trunc {words} {upper_half} to {kind}")
         self.lines.append(f"  store {kind} {value}, ptr {address}, align {align}")
 
     def add(self, first: str, second: str) -> str:
@@ -114,7 +130,10 @@ class Vectors:
         return f"<{', '.join([f'float {text}'] * self._lanes)}>" if self._lanes > 1 else text
 
     def _byte(self, value: int) -> str:
-        return f"<{', '.join([f'i8 {value}'] * self._lanes)}>" if self._lanes > 1 else str(value)
+        return self._whole("i8", value)
+
+    def _whole(self, kind: str, value: int) -> str:
+        return f"<{', '.join([f'{kind} {value}'] * self._lanes)}>" if self._lanes > 1 else str(value)
 
     def _select(self, bits: str, kind: str, then: str, otherwise: str) -> str:
         return self._line(f"select {self._bits} {bits}, {kind} {then}, {kind} {otherwise}")

@@ -56,7 +56,7 @@ class Conv3x3(nn.Conv2d):
             and (images.dtype == torch.float32 or torch.is_autocast_enabled("cpu"))
             and _has_llvm()
             and not torch.compiler.is_compiling()  # what is exported are plain convolutions
-            and (torch.is_grad_enabled() or len(images) >= _FEWEST_IMAGES)
+            and len(images) >= (1 if torch.is_grad_enabled() else _FEWEST_IMAGES)
             and self.in_channels * self.out_channels >= _LEAST_PRODUCT
             and not (self.pool and min(images.shape[2:]) < 2)  # torch refuses what is too small
         )
