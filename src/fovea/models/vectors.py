@@ -127,13 +127,13 @@ class Vectors:
     def _constant(self, value: float) -> str:
         # LLVM writes a float by the bits of the double of the same value.
         text = "0x" + struct.pack(">d", float(np.float32(value))).hex()
-        return f"<{', '.join([f'float {text}'] * self._lanes)}>" if self._lanes > 1 else text
+        return f"splat (float {text})" if self._lanes > 1 else text
 
     def _byte(self, value: int) -> str:
         return self._whole("i8", value)
 
     def _whole(self, kind: str, value: int) -> str:
-        return f"<{', '.join([f'{kind} {value}'] * self._lanes)}>" if self._lanes > 1 else str(value)
+        return f"splat ({kind} {value})" if self._lanes > 1 else str(value)
 
     def _select(self, bits: str, kind: str, then: str, otherwise: str) -> str:
         return self._line(f"select {self._bits} {bits}, {kind} {then}, {kind} {otherwise}")
