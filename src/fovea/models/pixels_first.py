@@ -1,7 +1,7 @@
 """Layers for activations that lie in memory pixel by pixel, all images of a batch side by side: `(H, W, B, C)`.
 
-Winograd's convolution leaves them so (fovea.models.winograd), as then each of its steps is one matrix product over rows of
-B·C numbers, with nothing to gather. To the outside their shape stays `(B, C, H, W)`: only the strides differ.
+Winograd's convolution leaves them so (fovea.models.winograd), as then each of its steps goes over
+whole rows of B·C numbers, with nothing to gather. To the outside their shape stays `(B, C, H, W)`: only the strides differ.
 """
 
 from __future__ import annotations

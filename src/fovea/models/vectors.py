@@ -69,16 +69,16 @@ class Vectors:
 
     def largest(self, values: Sequence[str]) -> tuple[str, str]:
         """Of several, number by number, and as a byte which it was; of equal ones the first."""
-        best, which = values[0], self._byte(0)
+        best, which = values[0], self._whole("i8", 0)
         for number, value in enumerate(values[1:], start=1):
             greater = self._line(f"fcmp ogt {self._float} {value}, {best}")
             best = self._select(greater, self._float, value, best)
-            which = self._select(greater, self._bytes, self._byte(number), which)
+            which = self._select(greater, self._bytes, self._whole("i8", number), which)
         return best, which
 
     def only_where(self, which: str, number: int, value: str) -> str:
         """`value` where the byte is `number`, elsewhere 0."""
-        alike = self._line(f"icmp eq {self._bytes} {which}, {self._byte(number)}")
+        alike = self._line(f"icmp eq {self._bytes} {which}, {self._whole('i8', number)}")
         return self._select(alike, self._float, value, "zeroinitializer" if self._lanes > 1 else "0.0")
 
     def load_bytes(self, address: str) -> str:
@@ -128,9 +128,6 @@ class Vectors:
         # LLVM writes a float by the bits of the double of the same value.
         text = "0x" + struct.pack(">d", float(np.float32(value))).hex()
         return f"splat (float {text})" if self._lanes > 1 else text
-
-    def _byte(self, value: int) -> str:
-        return self._whole("i8", value)
 
     def _whole(self, kind: str, value: int) -> str:
         return f"splat ({kind} {value})" if self._lanes > 1 else str(value)
