@@ -69,10 +69,10 @@ def test_the_shares_are_all_points_once():
 
 @pytest.mark.parametrize("channels", [8, 7])  # vectors, and one number at a time
 def test_bfloat16_is_rounded_as_pytorch_rounds_with_and_without_an_instruction_for_it(channels, monkeypatch):
-    """What lies in the tiles is what float32 tiles hold, rounded; some pixels lie halfway between two numbers."""
+    """What lies in the tiles is what float32 tiles hold, rounded; some weights lie halfway between two numbers."""
     torch.manual_seed(0)
-    pixels = torch.randn(4, 4, 6, channels)
-    pixels[0] = (1 + torch.arange(pixels[0].numel()) / 256).view_as(pixels[0])
+    pixels = torch.randn(4, 4, 6, channels).bfloat16()
+    weight = 1 + torch.arange(channels * 63).view(channels, 7, 3, 3) / 256
     found = []
     for has_bf16 in {kernels.has_bf16(), False}:
         monkeypatch.setattr(kernels, "has_bf16", lambda has_bf16=has_bf16: has_bf16)
@@ -82,12 +82,12 @@ def test_bfloat16_is_rounded_as_pytorch_rounds_with_and_without_an_instruction_f
         found.append([tile.clone() for tile in tiles])
         written = torch.empty_like(pixels)
         tiling.collect(tiles, written, None, range(tiling.down.num_tiles))
-        found[-1].append(written)
+        found[-1] += [written, *tiling.at_points(weight)]
     for tiles in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], tiles, strict=True))
     whole = Grid(4, 4, False, False)
     exact = whole.room(range(whole.down.num_tiles), 6, channels, 0)
-    whole.gather(pixels, exact, range(whole.down.num_tiles))
+    whole.gather(pixels.float(), exact, range(whole.down.num_tiles))
     assert whole.down == tiling.down
-    for rounded, value in zip(found[0], exact, strict=False):
+    for rounded, value in ((found[0][0], exact[0]), (found[0][-1], whole.at_points(weight)[0])):
         torch.testing.assert_close(rounded, value.bfloat16(), rtol=0, atol=0)

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from fovea.models import winograd
-from fovea.models.pixels_first import BatchNorm, images_first, lies_pixels_first, pixels_first
+from fovea.models.pixels_first import BatchNorm, NormReLU, images_first, lies_pixels_first, pixels_first
+from fovea.models.tiles import Grid
 from fovea.models.winograd import Conv3x3, transformed_once
 
 
@@ -84,7 +85,7 @@ def test_of_equal_pixels_the_first_takes_the_gradient():
 
 @pytest.mark.parametrize("size", [(7, 7), (15, 16), (3, 2)])
 @pytest.mark.parametrize("pool", [False, True])
-def test_under_autocast_only_the_products_are_of_bfloat16(size, pool, taken):
+def test_under_autocast_all_is_bfloat16_but_the_weights(size, pool, taken):
     """Which pixel is the largest may change with them: without a gradient of the input, that of the weight is looked at."""
     torch.manual_seed(0)
     layer, images = Conv3x3(64, 32, pool=pool), torch.randn(4, 64, *size)
@@ -93,10 +94,11 @@ def test_under_autocast_only_the_products_are_of_bfloat16(size, pool, taken):
     expected = F.conv2d(images, layer.weight, padding=1)
     expected = F.max_pool2d(expected, 2) if pool else expected
     assert len(taken) == 2
-    assert out.dtype == same.dtype == torch.float32
-    assert_near(out, expected, 3e-2)
-    assert_near(same, expected, 3e-2)
+    assert out.dtype == same.dtype == torch.bfloat16
+    assert_near(out.float(), expected, 3e-2)
+    assert_near(same.float(), expected, 3e-2)
     found, wanted = (torch.autograd.grad(o, layer.weight, torch.ones_like(o))[0] for o in (out, expected))
+    assert found.dtype == torch.float32
     assert_near(found, wanted, 0.3 if pool else 3e-2)
 
 
@@ -133,24 +135,29 @@ def test_the_state_dict_is_that_of_a_plain_convolution():
 
 @pytest.mark.parametrize("order", ["images first", "channels last", "pixels first"])
 @pytest.mark.parametrize("training", [True, False])
-def test_normalization_is_that_of_pytorch_and_keeps_the_order(order, training):
+@pytest.mark.parametrize("kind", [BatchNorm, NormReLU])
+def test_normalization_is_that_of_pytorch_and_keeps_the_order(order, training, kind):
     torch.manual_seed(0)
-    own, theirs = BatchNorm(6).train(training), nn.BatchNorm2d(6).train(training)
+    own, theirs = kind(6).train(training), nn.BatchNorm2d(6).train(training)
     images = torch.randn(4, 6, 5, 3)
     given, plain = in_order(images, order).requires_grad_(), images.clone().requires_grad_()
     out, expected = own(given), theirs(plain)
+    expected = expected.relu() if kind is NormReLU else expected
     torch.testing.assert_close(out, expected)
     assert out.stride() == given.stride()
     found, wanted = (torch.autograd.grad(o.pow(3).sum(), i)[0] for o, i in ((out, given), (expected, plain)))
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(own.running_var, theirs.running_var)
+    found, wanted = (torch.autograd.grad(n(images).relu().sum(), n.bias)[0] for n in (own, theirs))
+    torch.testing.assert_close(found, wanted)
+    for name, buffer in own.named_buffers():
+        torch.testing.assert_close(buffer, theirs.get_buffer(name))
     assert own.state_dict().keys() == theirs.state_dict().keys()
 
 
 def test_what_several_models_share_is_transformed_once(monkeypatch):
     transformed = []
-    along_both = winograd._along_both
-    monkeypatch.setattr(winograd, "_along_both", lambda *given: transformed.append(1) or along_both(*given))
+    at_points = Grid.at_points
+    monkeypatch.setattr(Grid, "at_points", lambda *given: transformed.append(1) or at_points(*given))
     layer, images = Conv3x3(24, 32), torch.randn(2, 24, 8, 8)
     replica = copy.deepcopy(layer, {id(layer.weight): layer.weight})
     with transformed_once([layer, replica]):

@@ -22,7 +22,7 @@ Kernel: TypeAlias = Callable[..., None]
 """Called with `PARAMETERS`, four addresses and numbers. ctypes lets go of the interpreter's lock: other threads go on."""
 
 PARAMETERS = (
-    "pixels",  # `(H, W, length) float32`, length a multiple of the plan's lanes
+    "pixels",  # `(H, W, length)`, length a multiple of the plan's lanes
     "chosen",  # uint8 of the same shape, where the plan pools
     "planes",  # an address for each point
     "beyond",  # `length` numbers, all 0: stand for each pixel outside
@@ -40,7 +40,8 @@ class Plan(NamedTuple):
     across: Matrix
     step: tuple[int, int]  # pixels from one tile to the next
     offset: int  # of a tile's first pixel, down and across
-    half: bool  # what lies at the points is bfloat16
+    half: bool  # what lies at the points is bfloat16, else float32
+    half_pixels: bool  # what lies at the pixels, too
     lanes: int  # numbers at a time; LLVM cuts them up for narrower CPUs
     to_tiles: bool
     num_across: int  # points of a row of planes, of which the tile may use fewer
@@ -98,7 +99,7 @@ def _assembly(plan: Plan) -> str:
     high, wide = ((m.shape[1] if plan.to_tiles else m.shape[0]) // each for m in matrices)
     points_down, points_across = (m.shape[0] if plan.to_tiles else m.shape[1] for m in matrices)
     points = [(down, across) for down in range(points_down) for across in range(points_across)]
-    size = 2 if plan.half else 4
+    size, pixel_size = (2 if half else 4 for half in (plan.half, plan.half_pixels))
     places = [(y, x) for y in range(high) for x in range(wide)]
     kinds = ["ptr"] * 4 + ["i64"] * (len(PARAMETERS) - 4)
     given = ", ".join(f"{kind} %{name}" for kind, name in zip(kinds, PARAMETERS, strict=True))
@@ -107,7 +108,7 @@ def _assembly(plan: Plan) -> str:
         name = f"{down}.{across}"
         text.append(f"""  %entry.{name} = getelementptr i64, ptr %planes, i64 {down * plan.num_across + across}
   %plane.{name} = load ptr, ptr %entry.{name}""")
-    text.append(f"""  %pixel.bytes = mul i64 %length, 4
+    text.append(f"""  %pixel.bytes = mul i64 %length, {pixel_size}
   %tile.bytes = mul i64 %length, {size}
   br label %row.start
 row.start:
@@ -153,7 +154,7 @@ column.start:
         text.append(f"  %point.{name} = getelementptr i8, ptr %plane.{name}, i64 %bytes.{kind}")
 
     vectors = Vectors(plan.lanes, has_bf16())
-    pixel = {(y, x): vectors.address(f"%pixel.{y}.{x}", "%n", 4) for y, x in places}
+    pixel = {(y, x): vectors.address(f"%pixel.{y}.{x}", "%n", pixel_size) for y, x in places}
     choice = {(y, x): vectors.address(f"%choice.{y}.{x}", "%n", 1) for y, x in places if plan.pool}
     corners = [
         [vectors.address(f"%point.{d}.{a}", "%n", size) for a in range(points_across)] for d in range(points_down)
@@ -161,7 +162,7 @@ column.start:
     if plan.to_tiles:
         values = [["" for _ in range(each * wide)] for _ in range(each * high)]
         for y, x in places:
-            value = vectors.load(pixel[y, x], False)
+            value = vectors.load(pixel[y, x], plan.half_pixels)
             if not plan.pool:
                 values[y][x] = value
                 continue
@@ -182,8 +183,8 @@ column.start:
             else:
                 value = results[y][x]
             if plan.adds:
-                value = vectors.add(value, vectors.load(pixel[y, x], False))
-            vectors.store(value, pixel[y, x], False)
+                value = vectors.add(value, vectors.load(pixel[y, x], plan.half_pixels))
+            vectors.store(value, pixel[y, x], plan.half_pixels)
     lines = "\n".join(vectors.lines)
     text.append(f"""  br label %vector
 vector:

@@ -6,12 +6,13 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fovea.errors import ConfigError
 from fovea.models.base import Model
 from fovea.models.blocks import check_size
-from fovea.models.pixels_first import BatchNorm
+from fovea.models.pixels_first import BatchNorm, NormReLU, images_first, pixels_first
 from fovea.models.winograd import Conv3x3
 from fovea.registry import model
 
@@ -34,22 +35,28 @@ class Record(Model):
 
     def __init__(
         self, num_classes: int, channels: int, widths: tuple[int, ...], depths: tuple[int, ...], stem: str,
-        filters: int,
+        filters: int, settle: float,
     ) -> None:  # fmt: skip
         super().__init__()
+        self._settle = settle
         kernel, stride, padding, most = _STEMS[stem]
         num_filters = min(filters or most, channels * kernel**2)
         self.whiten = nn.Conv2d(channels, 2 * num_filters, kernel, stride, padding, bias=False)
         self.whiten.weight.requires_grad = False
         # Apart from the convolution, whose gradient with respect to the bias alone costs as much as to the weight.
         self.bias = nn.Parameter(torch.zeros(2 * num_filters))
-        layers: list[nn.Module] = [nn.ReLU()]
+        layers: list[nn.Module] = []
+        self._num_first = 0  # layers of the first stage
         before = 2 * num_filters
         for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
-            layers += [*_unit(before, width, halve=stage > 0 or stride == 1), nn.ReLU()]
-            others = [layer for _ in range(depth - 1) for layer in (*_unit(width, width), nn.ReLU())]
-            layers += [_Skip(*others[:-1]), nn.ReLU()] if depth > 2 else others
+            layers += _unit(before, width, halve=stage > 0 or stride == 1)
+            others = [layer for _ in range(depth - 1) for layer in _unit(width, width)]
+            if depth > 2:
+                others[-1] = _norm(BatchNorm, width)  # ReLU comes after the sum
+                others = [_Skip(*others), nn.ReLU()]
+            layers += others
             before = width
+            self._num_first = self._num_first or len(layers)
         self.stages = nn.Sequential(*layers)
         self.head = nn.Linear(before, num_classes, bias=False)
         # The record's head learns 12.6 times as fast as its biases; the same, as a factor of its input (SGD moves it
@@ -60,15 +67,32 @@ class Record(Model):
 
     def forward(self, images: Tensor) -> Tensor:
         """`(B, C, H, W)` to `(B, K)` logits."""
-        x = self.whiten(images.contiguous(memory_format=torch.channels_last)) + self.bias[:, None, None]
-        x = self.stages(x)
+        x = self.stages(self._first(images))
         logits: Tensor = self.head(torch.amax(x, dim=(2, 3)) * self._scale)
         return logits
 
+    def _first(self, images: Tensor) -> Tensor:
+        """The whitened patches, shifted, through ReLU."""
+        _, channels, height, width = images.shape
+        if self.training and self.whiten.stride == (1, 1) and images.device.type == "cpu":
+            # One image as wide as all of them, their pixels side by side: so what comes out lies pixels first.
+            side_by_side = pixels_first(images).view(1, height, -1, channels).permute(0, 3, 1, 2)
+            settled = None if self.bias.requires_grad else self.bias
+            x = F.conv2d(side_by_side, self.whiten.weight, settled, dilation=(1, len(images)))
+            pixels = x.permute(0, 2, 3, 1).reshape(height - 1, width - 1, len(images), -1)
+            if settled is None:
+                pixels = pixels + self.bias.to(pixels.dtype)
+            return images_first(pixels.relu_())
+        x = self.whiten(images.contiguous(memory_format=torch.channels_last)) + self.bias[:, None, None]
+        return F.relu(x)
+
     def settle(self, share: float) -> None:
-        """The biases behind the whitening filters stop first."""
+        """The biases behind the whitening filters stop first, then the first stage."""
         if share >= _BIAS_LEARNS:
             self.bias.requires_grad = False
+        if share >= self._settle:
+            self.bias.requires_grad = False
+            self.stages[: self._num_first].requires_grad_(False)
 
     def init_from_data(self, images: Tensor) -> None:
         """Filters that turn the patches of `(N, C, H, W)` images into uncorrelated numbers of variance 1."""
@@ -99,12 +123,16 @@ class _Skip(nn.Sequential):
 
 
 def _unit(before: int, after: int, halve: bool = False) -> list[nn.Module]:
-    """A convolution that passes the first channels on as they are, and a normalization that shifts but does not scale."""
+    """A convolution that passes the first channels on as they are, a normalization that shifts but does not scale, ReLU."""
     convolution = Conv3x3(before, after, pool=halve)
     nn.init.dirac_(convolution.weight.data[:before])
-    norm = BatchNorm(after, eps=1e-12, momentum=0.4)
+    return [convolution, _norm(NormReLU, after)]
+
+
+def _norm(kind: type[BatchNorm], channels: int) -> BatchNorm:
+    norm = kind(channels, eps=1e-12, momentum=0.4)
     norm.weight.requires_grad = False
-    return [convolution, norm]
+    return norm
 
 
 def _numbers(name: str, text: Any) -> tuple[int, ...]:
@@ -117,7 +145,7 @@ def _numbers(name: str, text: Any) -> tuple[int, ...]:
 @model
 def record(
     num_classes: int, channels: int, image_size: tuple[int, int], widths: str = "64/256/256", depths: str = "2/2/2",
-    stem: str = "overlap", filters: int = 0,
+    stem: str = "overlap", filters: int = 0, settle: float = 1.0,
 ) -> Model:  # fmt: skip
     """The network of the CIFAR-10 speed records; its first layer comes from the data.
 
@@ -127,6 +155,7 @@ def record(
         stem: overlap (2×2 patches), stride (4×4 patches, two pixels apart: a quarter of the work in the first stage), or
             patch (8×8, four apart, for pictures of some 100 pixels: a sixteenth).
         filters: of the first layer, each with its negative besides; 0: 12, or 32 under stem=stride and patch.
+        settle: the share of a training from which on the first stage stays as it is: a quarter of a step's work less.
     """
     if stem not in _STEMS:
         raise ConfigError(f"record:stem={stem}: there are {', '.join(_STEMS)}")
@@ -137,4 +166,6 @@ def record(
     check_size("record", image_size, 2 ** len(sizes) + 1 if stride == 1 else stride * 2 ** (len(sizes) - 1))
     if filters < 0:
         raise ConfigError(f"record:filters={filters} must be at least 1 (0: as many as suit the stem)")
-    return Record(num_classes, channels, sizes, counts, stem, filters)
+    if not 0 < settle <= 1:
+        raise ConfigError(f"record:settle={settle:g} must lie above 0 and be at most 1 (1: all learns to the end)")
+    return Record(num_classes, channels, sizes, counts, stem, filters, settle)

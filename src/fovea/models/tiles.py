@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import math
 import threading
-from functools import cached_property, lru_cache
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -113,7 +114,7 @@ def _points(large: int, small: int, is_large: bool) -> Points:
 class Grid:
     """Tiles of both sides, for images of one size: the ways between pixels and points, and the room for the points.
 
-    Tiles are float32, or with `half` bfloat16. What lies outside of the image is 0 where it is read, and dropped where it is
+    Tiles and pixels are float32, or with `half` bfloat16. What lies outside of the image is 0 where it is read, and dropped where it is
     written. With `pool`, the pixels that the convolution writes are the largest of every 2×2, and `chosen`, of the same shape
     in uint8, says which of the four.
     """
@@ -121,14 +122,24 @@ class Grid:
     def __init__(self, height: int, width: int, half: bool, pool: bool) -> None:
         self.down, self.across = cut(height, half, pool), cut(width, half, pool)
         self._half, self._pool = half, pool
-        self._made: dict[tuple[str, bool, bool, int], Kernel] = {}
+        self._found: dict[tuple[str, range, int], list[tuple[Kernel, tuple[int, ...]]]] = {}
+        points = np.arange(self.down.num_points * self.across.num_points).reshape(self.down.num_points, -1)
+        self._numbers: list[list[int]] = [points[share].flatten().tolist() for share in self.shares()]
 
-    @cached_property
-    def kernels(self) -> tuple[Tensor, Tensor]:
-        """`(points, 3)` for each side: a kernel's side at the points."""
-        sides = (_evaluate(_angles(side.large, side.small), 3) for side in self._sides)
-        down, across = (torch.from_numpy(side).float() for side in sides)
-        return down, across
+    def at_points(self, weight: Tensor) -> list[Tensor]:
+        """`(O, C, 3, 3) float32` to `(points, C, O)` of each of the shares."""
+        pixels = weight.permute(2, 3, 1, 0).contiguous()
+        points = [pixels.new_empty(len(share), *pixels.shape[2:], dtype=self._dtype) for share in self._numbers]
+        self._run_on_kernels("weigh", pixels, points)
+        return points
+
+    def add_from_points(self, points: list[Tensor], weight: Tensor) -> None:
+        """The transpose of `at_points`, added to a contiguous `(3, 3, C, O) float32`."""
+        self._run_on_kernels("learn", weight, points)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self._half else torch.float32
 
     @property
     def _sides(self) -> tuple[Side, Side]:
@@ -154,11 +165,11 @@ class Grid:
             num_points = (down.stop - down.start) * (across.stop - across.start)
             shapes.append((num_points, num_rows * num_columns * count, channels))
         sizes = [math.prod(shape) for shape in shapes]
-        memory = _memory(slot, sum(sizes), torch.bfloat16 if self._half else torch.float32)
+        memory = _memory(slot, sum(sizes), self._dtype)
         return [part.view(shape) for part, shape in zip(torch.split(memory, sizes), shapes, strict=True)]
 
     def gather(self, pixels: Tensor, tiles: list[Tensor], rows: range) -> None:
-        """What the convolution reads of `(H, W, N, C) float32` pixels."""
+        """What the convolution reads of `(H, W, N, C)` pixels."""
         self._run("gather", pixels, None, tiles, rows)
 
     def spread(self, gradient: Tensor, chosen: Tensor | None, tiles: list[Tensor], rows: range) -> None:
@@ -174,9 +185,21 @@ class Grid:
         self._run("add", gradient, None, tiles, rows)
 
     def _run(self, kind: str, pixels: Tensor, chosen: Tensor | None, tiles: list[Tensor], rows: range) -> None:
-        beyond = pixels.new_zeros(pixels[0, 0].numel())  # stands for each pixel outside
+        height, width, count, channels = pixels.shape
+        length = count * channels
+        beyond = _memory(kind, length, self._dtype).zero_()  # stands for each pixel outside
+        choices = None if chosen is None else chosen.data_ptr()
         planes = self._planes(tiles)
+        for kernel, numbers in self._calls(kind, rows, math.gcd(_LANES, length)):
+            kernel(pixels.data_ptr(), choices, planes, beyond.data_ptr(), height, width, length, *numbers)
+
+    def _calls(self, kind: str, rows: range, lanes: int) -> list[tuple[Kernel, tuple[int, ...]]]:
+        """What is to be called for these rows: large and small tiles, each along both sides."""
+        key = kind, rows, lanes
+        if key in self._found:
+            return self._found[key]
         pool = 2 if self._pool and kind in ("spread", "collect") else 1
+        calls: list[tuple[Kernel, tuple[int, ...]]] = []
         for large_row, large_column in itertools.product((True, False), repeat=2):
             bounds = []
             for side, is_large, within in (
@@ -188,35 +211,45 @@ class Grid:
             if not all(bounds):
                 continue
             down, across = bounds
-            self._kernel(kind, large_row, large_column, math.gcd(_LANES, beyond.numel()))(
-                pixels.data_ptr(), None if chosen is None else chosen.data_ptr(), planes.ctypes.data, beyond.data_ptr(),
-                pixels.shape[0], pixels.shape[1], beyond.numel(), down.start - rows.start, len(down), across.start,
-                len(across), self.down.start(down.start) // pool, self.across.start(across.start) // pool,
-                self.across.num_tiles, self.across.num_large,
+            numbers = (
+                down.start - rows.start, len(down), across.start, len(across), self.down.start(down.start) // pool,
+                self.across.start(across.start) // pool, self.across.num_tiles, self.across.num_large,
             )  # fmt: skip
+            calls.append((compiled(self._plan(kind, large_row, large_column, lanes)), numbers))
+        self._found[key] = calls
+        return calls
 
-    def _planes(self, tiles: list[Tensor]) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-        """Where the numbers of each point begin in memory."""
-        planes = np.empty((self.down.num_points, self.across.num_points), np.int64)
-        for (down, across), tensor in zip(self.shares(), tiles, strict=True):
-            place = planes[down, across]
-            bytes_each = tensor[0].numel() * tensor.element_size()
-            place[:] = tensor.data_ptr() + bytes_each * np.arange(place.size).reshape(place.shape)
+    def _run_on_kernels(self, kind: str, weight: Tensor, points: list[Tensor]) -> None:
+        """A kernel of 3×3 is a tile as well: as one of an image of 3×3 pixels."""
+        length = weight.shape[2] * weight.shape[3]
+        key = kind, range(1), math.gcd(_LANES, length)
+        if key not in self._found:
+            self._found[key] = [(compiled(self._plan(kind, True, True, key[2])), (0, 1, 0, 1, 0, 0, 1, 1))]
+        ((kernel, numbers),) = self._found[key]
+        kernel(weight.data_ptr(), None, self._planes(points), None, 3, 3, length, *numbers)
+
+    def _planes(self, tiles: list[Tensor]) -> Any:
+        """Where the numbers of each point begin in memory, for a kernel."""
+        planes = (ctypes.c_int64 * (self.down.num_points * self.across.num_points))()
+        for numbers, tensor in zip(self._numbers, tiles, strict=True):
+            first, bytes_each = tensor.data_ptr(), tensor.stride(0) * tensor.element_size()
+            for place, number in enumerate(numbers):
+                planes[number] = first + place * bytes_each
         return planes
 
-    def _kernel(self, kind: str, large_row: bool, large_column: bool, lanes: int) -> Kernel:
-        key = kind, large_row, large_column, lanes
-        kernel = self._made.get(key)
-        if kernel is None:
-            kernel = self._made[key] = compiled(self._plan(*key))
-        return kernel
-
     def _plan(self, kind: str, large_row: bool, large_column: bool, lanes: int) -> Plan:
+        if kind in ("weigh", "learn"):
+            y, x = (_evaluate(_angles(side.large, side.small), 3) for side in self._sides)
+            plan = Plan(
+                y, x, (3, 3), 0, self._half, False, lanes, to_tiles=True, num_across=self.across.num_points,
+                num_common=self.across.num_common,
+            )  # fmt: skip
+            return plan if kind == "weigh" else plan._replace(down=y.T, across=x.T, to_tiles=False, adds=True)
         sides = list(zip(self._sides, (large_row, large_column), strict=True))
         d, a = (_points(side.large, side.small, is_large) for side, is_large in sides)
         down, across = (side.large if is_large else side.small for side, is_large in sides)
         plan = Plan(
-            d.forth, a.forth, (down, across), -1, self._half, lanes, to_tiles=True, num_across=self.across.num_points,
+            d.forth, a.forth, (down, across), -1, self._half, self._half, lanes, to_tiles=True, num_across=self.across.num_points,
             num_common=self.across.num_common,
         )  # fmt: skip
         if kind in ("gather", "add"):  # a tile reads one pixel more on each side than it writes
@@ -231,9 +264,9 @@ class Grid:
 _own = threading.local()
 
 
-def _memory(slot: int, numbers: int, dtype: torch.dtype) -> Tensor:
+def _memory(slot: int | str, numbers: int, dtype: torch.dtype) -> Tensor:
     """So many numbers of this thread's own memory."""
-    kept: dict[int, Tensor] = _own.__dict__.setdefault("memory", {})
+    kept: dict[int | str, Tensor] = _own.__dict__.setdefault("memory", {})
     size = numbers * dtype.itemsize
     if slot not in kept or len(kept[slot]) < size:
         kept[slot] = torch.empty(size, dtype=torch.uint8)
