@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -14,14 +16,20 @@ from fovea.config import RunConfig
 from fovea.data.balance import class_weights
 from fovea.data.types import Dataset
 from fovea.device import autocast
+from fovea.engine.small_first import shrink
 from fovea.errors import ConfigError
 from fovea.models.base import Model
 from fovea.models.winograd import transformed_once
 
 Loss = Callable[[Model, Tensor, Tensor], Tensor]
 """Network, `(B, C, H, W)` images and labels to the `(B,)` losses."""
-Backward = Callable[[Tensor, Tensor], Tensor]
-"""Images and labels to their `(B,)` losses, with `grad` of the mean set for every parameter."""
+
+
+class Backward(Protocol):
+    """Images, made smaller by a factor, and labels to their `(B,)` losses, with `grad` of the mean set for every parameter."""
+
+    def __call__(self, images: Tensor, labels: Tensor, scale: float = 1.0) -> Tensor:
+        """Of `(B, C, H, W)` images."""
 
 
 def build_backward(
@@ -34,15 +42,17 @@ def build_backward(
     Where the batch goes through in parts, PyTorch itself is left with one thread until that block ends.
     """
 
-    def losses_of(network: Model, images: Tensor, labels: Tensor) -> Tensor:
+    def losses_of(network: Model, images: Tensor, labels: Tensor, scale: float) -> Tensor:
+        if scale < 1:
+            images = shrink(images, scale)
         with autocast(precision, device):
             logits = network(images).float()
         # Their mean is by the number of images, not by the sum of their weights: a batch of common classes counts for
         # less, too, and soft labels and parts of a batch add up to the same.
         return F.cross_entropy(logits, labels, weights, label_smoothing=config.label_smoothing, reduction="none")
 
-    def whole(images: Tensor, labels: Tensor) -> Tensor:
-        losses = losses_of(model, images, labels)
+    def whole(images: Tensor, labels: Tensor, scale: float = 1.0) -> Tensor:
+        losses = losses_of(model, images, labels, scale)
         scaler.scale(losses.mean()).backward()  # type: ignore[no-untyped-call]
         return losses.detach()
 
@@ -50,7 +60,7 @@ def build_backward(
         return whole
     parts = Parts(model, config.part_size, torch.get_num_threads())
     torch.set_num_threads(1)  # torch's idle threads spin for a while, and take a core from a part
-    return lambda images, labels: parts.backward(images, labels, losses_of)
+    return lambda images, labels, scale=1.0: parts.backward(images, labels, partial(losses_of, scale=scale))
 
 
 def loss_weights(config: RunConfig, dataset: Dataset, device: torch.device) -> Tensor | None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fovea import registry
 from fovea.config import RunConfig
+from fovea.data.ahead import ahead
 from fovea.data.hardest import Hardest
 from fovea.data.loader import Loader
 from fovea.data.preprocess import Preprocess, statistics, to_unit
@@ -31,7 +32,7 @@ from fovea.engine.finetune import Freezing, read_start, take
 from fovea.engine.gradients import build_backward, check_parts, loss_weights
 from fovea.engine.pace import NUM_CHECKED, build_pace
 from fovea.engine.progress import Display, clock
-from fovea.engine.small_first import check_small_first, scale_at, shrink
+from fovea.engine.small_first import check_small_first, scale_at
 from fovea.engine.state import State
 from fovea.errors import Diverged
 from fovea.models.base import Model, build_model, num_parameters
@@ -136,7 +137,8 @@ def _fit(
         begun = time.perf_counter()
         done = (epoch - first_epoch) * loader.num_images
         losses: list[Tensor] = []
-        for step, (images, labels) in enumerate(loader.epoch(epoch), start=1):
+        batches = loader.epoch(epoch)
+        for step, (images, labels) in enumerate(ahead(batches) if device.type == "cpu" else batches, start=1):
             total_steps = (epoch - 1) * len(loader) + step
             position = pace.position(total_steps)
             factor = lr_factor(position)
@@ -144,11 +146,10 @@ def _fit(
             freezing.at(position / pace.num_steps)
             model.settle(position / pace.num_steps)
 
-            if (scale := scale_at(config.small_first, (position + 1) / pace.num_steps)) < 1:
-                images = shrink(images, scale)
+            scale = scale_at(config.small_first, (position + 1) / pace.num_steps)
 
             optimizer.zero_grad()
-            losses.append(backward(images, labels))
+            losses.append(backward(images, labels, scale))
             scaler.step(optimizer)
             scaler.update()
             average.update(total_steps)

@@ -104,7 +104,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()  # of this thread
     def _step(self, weights: list[Tensor], group: dict[str, Any]) -> None:
-        grads = [weight.grad for weight in weights if weight.grad is not None]
+        grads = [weight.grad.contiguous() for weight in weights if weight.grad is not None]  # once, not at each use
         velocities = [self.state[weight]["momentum_buffer"] for weight in weights]
         torch._foreach_mul_(velocities, group["momentum"])
         torch._foreach_add_(velocities, grads)
