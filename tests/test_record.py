@@ -38,7 +38,6 @@ def test_grey_images_have_fewer_filters_than_asked_for():
         ("record:widths=8/x", "whole numbers"),
         ("record:widths=8/8", "differ in their number of stages"),
         ("record:stem=round", "overlap, stride, patch"),
-        ("record:settle=0", "above 0"),
     ],
 )
 def test_bad_options_say_what_to_write(spec, says):
@@ -82,18 +81,6 @@ def test_the_biases_behind_the_filters_stop_first_in_parts_as_well(tmp_path):
     assert model.bias.requires_grad
     model.settle(0.375)
     assert not model.bias.requires_grad
-    assert model.hidden_weights()[0].requires_grad
-
-
-def test_the_first_stage_settles_where_that_is_asked_for():
-    model = build_model("record:widths=16/16/16:settle=0.5", 4, 3, (32, 32))
-    convolutions = [m for m in model.stages.modules() if isinstance(m, torch.nn.Conv2d)]
-    model.settle(0.49)
-    assert all(layer.weight.requires_grad for layer in convolutions)
-    model.settle(0.5)
-    assert [layer.weight.requires_grad for layer in convolutions] == [False] * 2 + [True] * 4
-    norms = [m.bias.requires_grad for m in model.stages.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    assert norms == [False] * 2 + [True] * 4
 
 
 def test_what_follows_the_filters_is_the_same_in_training():

@@ -35,10 +35,9 @@ class Record(Model):
 
     def __init__(
         self, num_classes: int, channels: int, widths: tuple[int, ...], depths: tuple[int, ...], stem: str,
-        filters: int, settle: float,
+        filters: int,
     ) -> None:  # fmt: skip
         super().__init__()
-        self._settle = settle
         kernel, stride, padding, most = _STEMS[stem]
         num_filters = min(filters or most, channels * kernel**2)
         self.whiten = nn.Conv2d(channels, 2 * num_filters, kernel, stride, padding, bias=False)
@@ -46,7 +45,6 @@ class Record(Model):
         # Apart from the convolution, whose gradient with respect to the bias alone costs as much as to the weight.
         self.bias = nn.Parameter(torch.zeros(2 * num_filters))
         layers: list[nn.Module] = []
-        self._num_first = 0  # layers of the first stage
         before = 2 * num_filters
         for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
             layers += _unit(before, width, halve=stage > 0 or stride == 1)
@@ -56,7 +54,6 @@ class Record(Model):
                 others = [_Skip(*others), nn.ReLU()]
             layers += others
             before = width
-            self._num_first = self._num_first or len(layers)
         self.stages = nn.Sequential(*layers)
         self.head = nn.Linear(before, num_classes, bias=False)
         # The record's head learns 12.6 times as fast as its biases; the same, as a factor of its input (SGD moves it
@@ -87,12 +84,9 @@ class Record(Model):
         return F.relu(x)
 
     def settle(self, share: float) -> None:
-        """The biases behind the whitening filters stop first, then the first stage."""
+        """The biases behind the whitening filters stop first."""
         if share >= _BIAS_LEARNS:
             self.bias.requires_grad = False
-        if share >= self._settle:
-            self.bias.requires_grad = False
-            self.stages[: self._num_first].requires_grad_(False)
 
     def init_from_data(self, images: Tensor) -> None:
         """Filters that turn the patches of `(N, C, H, W)` images into uncorrelated numbers of variance 1."""
@@ -145,7 +139,7 @@ def _numbers(name: str, text: Any) -> tuple[int, ...]:
 @model
 def record(
     num_classes: int, channels: int, image_size: tuple[int, int], widths: str = "64/256/256", depths: str = "2/2/2",
-    stem: str = "overlap", filters: int = 0, settle: float = 1.0,
+    stem: str = "overlap", filters: int = 0,
 ) -> Model:  # fmt: skip
     """The network of the CIFAR-10 speed records; its first layer comes from the data.
 
@@ -155,7 +149,6 @@ def record(
         stem: overlap (2×2 patches), stride (4×4 patches, two pixels apart: a quarter of the work in the first stage), or
             patch (8×8, four apart, for pictures of some 100 pixels: a sixteenth).
         filters: of the first layer, each with its negative besides; 0: 12, or 32 under stem=stride and patch.
-        settle: the share of a training from which on the first stage stays as it is: a quarter of a step's work less.
     """
     if stem not in _STEMS:
         raise ConfigError(f"record:stem={stem}: there are {', '.join(_STEMS)}")
@@ -166,6 +159,4 @@ def record(
     check_size("record", image_size, 2 ** len(sizes) + 1 if stride == 1 else stride * 2 ** (len(sizes) - 1))
     if filters < 0:
         raise ConfigError(f"record:filters={filters} must be at least 1 (0: as many as suit the stem)")
-    if not 0 < settle <= 1:
-        raise ConfigError(f"record:settle={settle:g} must lie above 0 and be at most 1 (1: all learns to the end)")
-    return Record(num_classes, channels, sizes, counts, stem, filters, settle)
+    return Record(num_classes, channels, sizes, counts, stem, filters)
