@@ -84,29 +84,6 @@ def test_without_batch_normalization_it_is_the_gradient_of_the_whole_batch(batch
     torch.testing.assert_close(found, list(torch.autograd.grad(whole, list(model.parameters()))))
 
 
-def test_the_first_stage_may_learn_from_some_parts_alone_which_then_count_for_all(batch):
-    """Of parts of 16, 16, 16 and 2 images the first and the third."""
-    model = build_model("record:widths=8/8/8", 10, 3, (16, 16)).train()
-    first, replicas = ["bias", *(f"stages.{n}." for n in range(4))], 4
-    Parts(model, 16, 2, first_stage_every=2).backward(*batch, loss)
-    found = {name: parameter.grad for name, parameter in model.named_parameters()}
-    wanted = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
-    for number in range(replicas):
-        model.zero_grad()
-        rows = slice(16 * number, 16 * number + 16)
-        (loss(model, batch[0][rows], batch[1][rows]).sum() / 50).backward()
-        for name, parameter in model.named_parameters():
-            is_first = any(name.startswith(start) for start in first)
-            if parameter.grad is not None and (number % 2 == 0 or not is_first):
-                wanted[name] += parameter.grad * (50 / 32 if is_first else 1)
-    assert {name for name, gradient in found.items() if gradient is None} == {
-        name for name, parameter in model.named_parameters() if not parameter.requires_grad
-    }
-    for name, gradient in found.items():
-        if gradient is not None:
-            torch.testing.assert_close(gradient, wanted[name], rtol=1e-3, atol=1e-5)
-
-
 def test_an_error_in_a_part_comes_out(batch):
     parts = Parts(fresh(), 16, 2)
     with pytest.raises(RuntimeError):

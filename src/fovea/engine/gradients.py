@@ -58,7 +58,7 @@ def build_backward(
 
     if device.type != "cpu" or not config.part_size:
         return whole
-    parts = Parts(model, config.part_size, torch.get_num_threads(), config.first_stage_every)
+    parts = Parts(model, config.part_size, torch.get_num_threads())
     torch.set_num_threads(1)  # torch's idle threads spin for a while, and take a core from a part
     return lambda images, labels, scale=1.0: parts.backward(images, labels, partial(losses_of, scale=scale))
 
@@ -84,13 +84,10 @@ class Parts:
     whole part of the batch goes through the network on one core, they wait once a step (EXPERIMENTS.md). What comes
     out depends on the size of the parts and not on the number of cores: gradients are summed in the order of the parts.
     Batch normalization sees one part at a time (ghost batches: Hoffer et al. 2017).
-
-    The first stage has few weights and large maps: it may learn from every so manieth part alone, whose gradient then counts for
-    all (Model.spares_first).
     """
 
-    def __init__(self, model: Model, part_size: int, num_threads: int, first_stage_every: int = 1) -> None:
-        self._model, self._part_size, self._every = model, part_size, first_stage_every
+    def __init__(self, model: Model, part_size: int, num_threads: int) -> None:
+        self._model, self._part_size = model, part_size
         self._replicas: list[Model] = []
         # One operation, one thread: torch's own are for those who wait.
         self._pool = ThreadPoolExecutor(num_threads, "fovea-part", torch.set_num_threads, (1,))
@@ -102,9 +99,8 @@ class Parts:
             self._replicas.append(_replica(self._model))
         replicas = self._replicas[: len(pieces)]
         parameters = [p for p in self._model.parameters() if p.requires_grad]  # some may have settled, or thawed
-        for number, replica in enumerate(replicas):
+        for replica in replicas:
             replica.train(self._model.training)
-            replica.spares_first = number % self._every != 0
             for own, buffer in zip(replica.buffers(), self._model.buffers(), strict=True):
                 own.copy_(buffer)
 
@@ -116,21 +112,14 @@ class Parts:
         for parameter in self._model.parameters():
             parameter.grad = None
         found = []
-        num_seen: dict[nn.Parameter, int] = dict.fromkeys(parameters, 0)
         with transformed_once(replicas):
             for losses, gradients in self._pool.map(one, replicas, pieces):  # in order, each as soon as it is there
                 found.append(losses)
                 for parameter, gradient in zip(parameters, gradients, strict=True):
-                    if gradient is None:
-                        continue
-                    num_seen[parameter] += len(losses)
                     if parameter.grad is None:
                         parameter.grad = gradient
-                    else:
+                    elif gradient is not None:
                         parameter.grad += gradient
-        for parameter, number in num_seen.items():
-            if parameter.grad is not None and number < len(images):
-                parameter.grad *= len(images) / number
         self._gather_buffers(replicas)
         return torch.cat(found)
 

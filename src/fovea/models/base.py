@@ -15,7 +15,6 @@ class Model(nn.Module):
     """A module from `(B, C, H, W)` standardized images to `(B, K)` logits, with hooks that it may override."""
 
     takes_soft_labels = True  # False: it makes no sense to train it on shares of classes, as MixUp and CutMix do
-    spares_first = False  # True: the first stage needs no gradient this time; a model may heed it or not
 
     def init_from_data(self, images: Tensor) -> None:
         """Set weights from `(N, C, H, W)` standardized training images; called once, before the first step."""

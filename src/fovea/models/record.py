@@ -45,7 +45,6 @@ class Record(Model):
         # Apart from the convolution, whose gradient with respect to the bias alone costs as much as to the weight.
         self.bias = nn.Parameter(torch.zeros(2 * num_filters))
         layers: list[nn.Module] = []
-        self._num_first = 0  # layers of the first stage
         before = 2 * num_filters
         for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
             layers += _unit(before, width, halve=stage > 0 or stride == 1)
@@ -55,7 +54,6 @@ class Record(Model):
                 others = [_Skip(*others), nn.ReLU()]
             layers += others
             before = width
-            self._num_first = self._num_first or len(layers)
         self.stages = nn.Sequential(*layers)
         self.head = nn.Linear(before, num_classes, bias=False)
         # The record's head learns 12.6 times as fast as its biases; the same, as a factor of its input (SGD moves it
@@ -66,16 +64,11 @@ class Record(Model):
 
     def forward(self, images: Tensor) -> Tensor:
         """`(B, C, H, W)` to `(B, K)` logits."""
-        if self.spares_first:
-            with torch.no_grad():
-                x = self.stages[: self._num_first](self._whitened(images))
-            x = self.stages[self._num_first :](x)
-        else:
-            x = self.stages(self._whitened(images))
+        x = self.stages(self._first(images))
         logits: Tensor = self.head(torch.amax(x, dim=(2, 3)) * self._scale)
         return logits
 
-    def _whitened(self, images: Tensor) -> Tensor:
+    def _first(self, images: Tensor) -> Tensor:
         """The whitened patches, shifted, through ReLU."""
         _, channels, height, width = images.shape
         if self.training and self.whiten.stride == (1, 1) and images.device.type == "cpu":
