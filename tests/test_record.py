@@ -90,10 +90,10 @@ def test_what_follows_the_filters_is_the_same_in_training():
     model.bias.data.normal_()
     images, gradients = torch.randn(5, 3, 16, 16), []
     for training in (True, False):
-        out = model.train(training)._first(images)
+        out = model.train(training)._whitened(images)
         gradients.append((out.contiguous(), *torch.autograd.grad(out.square().sum(), model.bias)))
     model.settle(1)
-    gradients.append((model.train()._first(images).contiguous(), gradients[0][1]))
+    gradients.append((model.train()._whitened(images).contiguous(), gradients[0][1]))
     for found in gradients[1:]:
         torch.testing.assert_close(found, gradients[0])
 

@@ -64,11 +64,11 @@ class Record(Model):
 
     def forward(self, images: Tensor) -> Tensor:
         """`(B, C, H, W)` to `(B, K)` logits."""
-        x = self.stages(self._first(images))
+        x = self.stages(self._whitened(images))
         logits: Tensor = self.head(torch.amax(x, dim=(2, 3)) * self._scale)
         return logits
 
-    def _first(self, images: Tensor) -> Tensor:
+    def _whitened(self, images: Tensor) -> Tensor:
         """The whitened patches, shifted, through ReLU."""
         _, channels, height, width = images.shape
         if self.training and self.whiten.stride == (1, 1) and images.device.type == "cpu":
