@@ -14,8 +14,8 @@ def muon(lr: float, other_lr: float, weight_decay: float = 0.0) -> OptimConfig:
 def fast(data: str) -> RunConfig:
     """The speed records' network and Muon, 16 epochs of the hardest half of the images, smaller ones first.
 
-    CIFAR-10, all 50,000 training images: 94.22 % over 6 views (95 % interval 93.97 to 94.47), 93.02 % over one, over 3 seeds.
-    415 s on two AVX-512 cores with bf16, 1.7 times the tutorial's script (benchmarks/record.md). About 0.26 PFLOP as direct
+    CIFAR-10, all 50,000 training images: 94.08 % over 6 views (95 % interval 93.61 to 94.54), 92.94 % over one, over 3 seeds.
+    321 s on two AVX-512 cores with bf16, 1.3 times the tutorial's script (benchmarks/record.md). About 0.26 PFLOP as direct
     convolutions.
     Ideas: airbench94_muon and the filter of airbench96_faster (Jordan 2024), with smaller images first, ReLU and Winograd's
     convolutions for the CPU (EXPERIMENTS.md).
