@@ -130,6 +130,8 @@ def _fit(
     log_every = min(log_every, len(loader))
     display.say(f"training on {describe(device, precision)}, {num_parameters(model):,} parameters")
     backward = build_backward(config, model, precision, device, scaler, loss_weights(config, dataset, device))
+    # Small steps do not win back what the thread costs, and a policy draws from the generator that dropout draws from, too.
+    meanwhile = device.type == "cpu" and bool(config.part_size)
     display.start()
     model.train()
 
@@ -138,7 +140,7 @@ def _fit(
         done = (epoch - first_epoch) * loader.num_images
         losses: list[Tensor] = []
         batches = loader.epoch(epoch)
-        for step, (images, labels) in enumerate(ahead(batches) if device.type == "cpu" else batches, start=1):
+        for step, (images, labels) in enumerate(ahead(batches) if meanwhile else batches, start=1):
             total_steps = (epoch - 1) * len(loader) + step
             position = pace.position(total_steps)
             factor = lr_factor(position)

@@ -249,8 +249,8 @@ class Grid:
         d, a = (_points(side.large, side.small, is_large) for side, is_large in sides)
         down, across = (side.large if is_large else side.small for side, is_large in sides)
         plan = Plan(
-            d.forth, a.forth, (down, across), -1, self._half, self._half, lanes, to_tiles=True, num_across=self.across.num_points,
-            num_common=self.across.num_common,
+            d.forth, a.forth, (down, across), -1, self._half, self._half, lanes, to_tiles=True,
+            num_across=self.across.num_points, num_common=self.across.num_common,
         )  # fmt: skip
         if kind in ("gather", "add"):  # a tile reads one pixel more on each side than it writes
             return (
