@@ -56,11 +56,16 @@ def build_backward(
         scaler.scale(losses.mean()).backward()  # type: ignore[no-untyped-call]
         return losses.detach()
 
-    if device.type != "cpu" or not config.part_size:
+    if not in_parts(config, device):
         return whole
     parts = Parts(model, config.part_size, torch.get_num_threads())
     torch.set_num_threads(1)  # torch's idle threads spin for a while, and take a core from a part
     return lambda images, labels, scale=1.0: parts.backward(images, labels, partial(losses_of, scale=scale))
+
+
+def in_parts(config: RunConfig, device: torch.device) -> bool:
+    """Whether batches go through the network in parts."""
+    return device.type == "cpu" and config.part_size > 0
 
 
 def loss_weights(config: RunConfig, dataset: Dataset, device: torch.device) -> Tensor | None:

@@ -29,7 +29,7 @@ from fovea.device import (
 from fovea.engine.cost import Cost
 from fovea.engine.evaluate import infer
 from fovea.engine.finetune import Freezing, read_start, take
-from fovea.engine.gradients import build_backward, check_parts, loss_weights
+from fovea.engine.gradients import build_backward, check_parts, in_parts, loss_weights
 from fovea.engine.pace import NUM_CHECKED, build_pace
 from fovea.engine.progress import Display, clock
 from fovea.engine.small_first import check_small_first, scale_at
@@ -131,7 +131,7 @@ def _fit(
     display.say(f"training on {describe(device, precision)}, {num_parameters(model):,} parameters")
     backward = build_backward(config, model, precision, device, scaler, loss_weights(config, dataset, device))
     # Small steps do not win back what the thread costs, and a policy draws from the generator that dropout draws from, too.
-    meanwhile = device.type == "cpu" and bool(config.part_size)
+    make = ahead if in_parts(config, device) else iter
     display.start()
     model.train()
 
@@ -140,7 +140,7 @@ def _fit(
         done = (epoch - first_epoch) * loader.num_images
         losses: list[Tensor] = []
         batches = loader.epoch(epoch)
-        for step, (images, labels) in enumerate(ahead(batches) if meanwhile else batches, start=1):
+        for step, (images, labels) in enumerate(make(batches), start=1):
             total_steps = (epoch - 1) * len(loader) + step
             position = pace.position(total_steps)
             factor = lr_factor(position)
