@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from fovea.models import kernels
-from fovea.models.tiles import LARGEST, LARGEST_BF16, Grid, cut, grid
+from fovea.models.sides import LARGEST, LARGEST_BF16, cut
+from fovea.models.tiles import Grid, grid
 
 
 @pytest.mark.parametrize("half", [False, True])

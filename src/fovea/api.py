@@ -22,6 +22,7 @@ from fovea.device import describe, memory_errors, pick_device
 from fovea.engine.cost import Cost
 from fovea.engine.evaluate import calibrate_run, evaluate_split, untrained_model
 from fovea.engine.finetune import trains_head_only
+from fovea.engine.gradients import in_int8
 from fovea.engine.head import fit_head
 from fovea.engine.progress import Display
 from fovea.engine.train import OnEpoch, build, fit
@@ -88,7 +89,8 @@ def train_config(
     path = create_run(out, f"{folder_name(config.data.name)}-{config.recipe}")
     try:
         files.write_text(path / "config.yaml", config.to_yaml())
-        files.write_json(path / "environment.json", environment(config, describe(device, info.precision)))
+        computing = describe(device, info.precision, in_int8(config, info.precision, device))
+        files.write_json(path / "environment.json", environment(config, computing))
         if dataset.held_out:
             files.write_json(path / "split.json", dataset.held_out)
         run = Run(path)

@@ -108,9 +108,9 @@ def memory_errors(what: str, hint: str) -> Iterator[None]:
         raise OutOfMemory(f"out of memory {what}: {hint}") from None
 
 
-def describe(device: torch.device, precision: str) -> str:
+def describe(device: torch.device, precision: str, int8: bool = False) -> str:
     """One phrase for the log: the device's name, on a CPU its threads, and what it computes in."""
-    dtype = str(_DTYPES[precision]).removeprefix("torch.")
+    dtype = str(_DTYPES[precision]).removeprefix("torch.") + (" and int8" if int8 else "")
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)}, {dtype})"
     if device.type == "cpu":

@@ -135,6 +135,7 @@ def _network(
             "epochs": 8,
             "batch_size": batch_size,
             "part_size": min(125, batch_size // 2),
+            "int8": False,  # as yet tried in `fast` and `best` only
         }
     if side < 2 * LEAST_FIRST:
         changes["small_first"] = SmallFirstConfig()

@@ -72,6 +72,8 @@ def _goes_on(values: Mapping[str, Any]) -> bool:
 def _checked(base: RunConfig, values: Mapping[str, Any]) -> RunConfig:
     """`base` with `values` set, if all parts that it names can be. Raises FoveaError."""
     config = with_start(base.with_values(with_habits(base, values)), values)
+    if values.get("precision", "auto") != "auto" and "int8" not in values:
+        config = config.model_copy(update={"int8": False})  # who names a precision wants that one
     config = config.model_copy(update={"precision": pick_precision(config.precision, pick_device(config.device))})
     check_optimizer(config.optim, given=values)
     build_schedule(config.schedule, num_steps=1)

@@ -19,7 +19,7 @@ from fovea.device import autocast
 from fovea.engine.small_first import shrink
 from fovea.errors import ConfigError
 from fovea.models.base import Model
-from fovea.models.winograd import transformed_once
+from fovea.models.winograd import has_int8, transformed_once
 
 Loss = Callable[[Model, Tensor, Tensor], Tensor]
 """Network, `(B, C, H, W)` images and labels to the `(B,)` losses."""
@@ -58,7 +58,7 @@ def build_backward(
 
     if not in_parts(config, device):
         return whole
-    parts = Parts(model, config.part_size, torch.get_num_threads())
+    parts = Parts(model, config.part_size, torch.get_num_threads(), in_int8(config, precision, device))
     torch.set_num_threads(1)  # torch's idle threads spin for a while, and take a core from a part
     return lambda images, labels, scale=1.0: parts.backward(images, labels, partial(losses_of, scale=scale))
 
@@ -66,6 +66,11 @@ def build_backward(
 def in_parts(config: RunConfig, device: torch.device) -> bool:
     """Whether batches go through the network in parts."""
     return device.type == "cpu" and config.part_size > 0
+
+
+def in_int8(config: RunConfig, precision: str, device: torch.device) -> bool:
+    """Whether convolutions are trained with products of bytes."""
+    return config.int8 and precision == "bf16" and in_parts(config, device) and has_int8()
 
 
 def loss_weights(config: RunConfig, dataset: Dataset, device: torch.device) -> Tensor | None:
@@ -91,8 +96,8 @@ class Parts:
     Batch normalization sees one part at a time (ghost batches: Hoffer et al. 2017).
     """
 
-    def __init__(self, model: Model, part_size: int, num_threads: int) -> None:
-        self._model, self._part_size = model, part_size
+    def __init__(self, model: Model, part_size: int, num_threads: int, int8: bool = False) -> None:
+        self._model, self._part_size, self._int8 = model, part_size, int8
         self._replicas: list[Model] = []
         # One operation, one thread: torch's own are for those who wait.
         self._pool = ThreadPoolExecutor(num_threads, "fovea-part", torch.set_num_threads, (1,))
@@ -117,7 +122,7 @@ class Parts:
         for parameter in self._model.parameters():
             parameter.grad = None
         found = []
-        with transformed_once(replicas):
+        with transformed_once(replicas, self._int8):
             for losses, gradients in self._pool.map(one, replicas, pieces):  # in order, each as soon as it is there
                 found.append(losses)
                 for parameter, gradient in zip(parameters, gradients, strict=True):

@@ -29,7 +29,7 @@ from fovea.device import (
 from fovea.engine.cost import Cost
 from fovea.engine.evaluate import infer
 from fovea.engine.finetune import Freezing, read_start, take
-from fovea.engine.gradients import build_backward, check_parts, in_parts, loss_weights
+from fovea.engine.gradients import build_backward, check_parts, in_int8, in_parts, loss_weights
 from fovea.engine.pace import NUM_CHECKED, build_pace
 from fovea.engine.progress import Display, clock
 from fovea.engine.small_first import check_small_first, scale_at
@@ -128,7 +128,8 @@ def _fit(
     lr_factor = build_schedule(config.schedule, pace.num_steps)
     log_every = config.log_interval or max(1, len(loader) // AUTO_LOGS_PER_EPOCH)
     log_every = min(log_every, len(loader))
-    display.say(f"training on {describe(device, precision)}, {num_parameters(model):,} parameters")
+    computing = describe(device, precision, in_int8(config, precision, device))
+    display.say(f"training on {computing}, {num_parameters(model):,} parameters")
     backward = build_backward(config, model, precision, device, scaler, loss_weights(config, dataset, device))
     # Small steps do not win back what the thread costs, and a policy draws from the generator that dropout draws from, too.
     make = ahead if in_parts(config, device) else iter

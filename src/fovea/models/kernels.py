@@ -10,7 +10,7 @@ import ctypes
 import threading
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import llvmlite.binding as llvm
 
@@ -19,18 +19,26 @@ from fovea.models.vectors import Matrix, Vectors
 _QUARTERS = ((0, 0), (0, 1), (1, 0), (1, 1))  # of 2×2 pixels
 
 Kernel: TypeAlias = Callable[..., None]
-"""Called with `PARAMETERS`, four addresses and numbers. ctypes lets go of the interpreter's lock: other threads go on."""
+"""Called with addresses and numbers, as its text says. ctypes lets go of the interpreter's lock: other threads go on."""
 
 PARAMETERS = (
     "pixels",  # `(H, W, length)`, length a multiple of the plan's lanes
     "chosen",  # uint8 of the same shape, where the plan pools
     "planes",  # an address for each point
     "beyond",  # `length` numbers, all 0: stand for each pixel outside
+    "factors",  # float32, of each point: what bytes are multiplied by; or `lanes` for each, which `measures` makes larger
     "H", "W", "length",
+    "some",  # how many of the `length` are gone over
     "row", "rows", "column", "columns",  # which tiles, by their place in the planes
     "y", "x",  # of the first pixel of the first of them
     "columns.common", "columns.large",  # in a row of tiles of the points that all columns have, and of the others
 )  # fmt: skip
+
+
+_ADDRESSES = 5
+
+Numbers: TypeAlias = Literal["float32", "bfloat16", "uint8", "int8"]
+SIZES: dict[Numbers, int] = {"float32": 4, "bfloat16": 2, "uint8": 1, "int8": 1}
 
 
 class Plan(NamedTuple):
@@ -40,14 +48,15 @@ class Plan(NamedTuple):
     across: Matrix
     step: tuple[int, int]  # pixels from one tile to the next
     offset: int  # of a tile's first pixel, down and across
-    half: bool  # what lies at the points is bfloat16, else float32
-    half_pixels: bool  # what lies at the pixels, too
+    at_points: Numbers
+    half_pixels: bool  # what lies at the pixels is bfloat16, else float32
     lanes: int  # numbers at a time; LLVM cuts them up for narrower CPUs
     to_tiles: bool
     num_across: int  # points of a row of planes, of which the tile may use fewer
     num_common: int  # of them, those that all columns of tiles have
     adds: bool = False
     pool: bool = False  # the pixels are the largest of every 2×2
+    measures: bool = False  # nothing is written but the largest absolute value at each point
 
 
 _lock = threading.Lock()
@@ -60,18 +69,19 @@ def compiled(plan: Plan) -> Kernel:
     text = _assembly(plan)
     with _lock:
         if text not in _found:
-            _found[text] = _compile(text)
+            _found[text] = compile_text(text, _ADDRESSES, len(PARAMETERS) - _ADDRESSES)
         return _found[text]
 
 
-def _compile(text: str) -> Kernel:
+def compile_text(text: str, num_addresses: int, num_numbers: int) -> Kernel:
+    """The function `kernel` of LLVM's text, which takes so many addresses and, after them, so many integers."""
     target, module = _target(), llvm.parse_assembly(text)
     builder = llvm.create_pass_builder(target, llvm.create_pipeline_tuning_options(speed_level=1))
     builder.getModulePassManager().run(module, builder)
     engine = llvm.create_mcjit_compiler(module, target)
     engine.finalize_object()
     _engines.append(engine)
-    signature = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4, *[ctypes.c_int64] * (len(PARAMETERS) - 4))
+    signature = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * num_addresses, *[ctypes.c_int64] * num_numbers)
     kernel: Kernel = signature(engine.get_function_address("kernel"))
     return kernel
 
@@ -99,15 +109,17 @@ def _assembly(plan: Plan) -> str:
     high, wide = ((m.shape[1] if plan.to_tiles else m.shape[0]) // each for m in matrices)
     points_down, points_across = (m.shape[0] if plan.to_tiles else m.shape[1] for m in matrices)
     points = [(down, across) for down in range(points_down) for across in range(points_across)]
-    size, pixel_size = (2 if half else 4 for half in (plan.half, plan.half_pixels))
+    size, pixel_size = SIZES[plan.at_points], 2 if plan.half_pixels else 4
+    half = plan.at_points == "bfloat16"
     places = [(y, x) for y in range(high) for x in range(wide)]
-    kinds = ["ptr"] * 4 + ["i64"] * (len(PARAMETERS) - 4)
+    kinds = ["ptr"] * _ADDRESSES + ["i64"] * (len(PARAMETERS) - _ADDRESSES)
     given = ", ".join(f"{kind} %{name}" for kind, name in zip(kinds, PARAMETERS, strict=True))
     text = [f"define void @kernel({given}) {{\nentry:"]
     for down, across in points:
         name = f"{down}.{across}"
         text.append(f"""  %entry.{name} = getelementptr i64, ptr %planes, i64 {down * plan.num_across + across}
-  %plane.{name} = load ptr, ptr %entry.{name}""")
+  %plane.{name} = load ptr, ptr %entry.{name}
+  %factor.{name} = getelementptr float, ptr %factors, i64 {(down * plan.num_across + across) * (plan.lanes if plan.measures else 1)}""")
     text.append(f"""  %pixel.bytes = mul i64 %length, {pixel_size}
   %tile.bytes = mul i64 %length, {size}
   br label %row.start
@@ -169,13 +181,17 @@ column.start:
             which = vectors.load_bytes(choice[y, x])
             for number, (dy, dx) in enumerate(_QUARTERS):
                 values[2 * y + dy][2 * x + dx] = vectors.only_where(which, number, value)
-        for corner_row, found_row in zip(corners, vectors.both_sides(*matrices, values), strict=True):
-            for corner, found in zip(corner_row, found_row, strict=True):
-                vectors.store(found, corner, plan.half)
+        results = vectors.both_sides(*matrices, values)
+        for down, across in points:
+            value, corner, factor = results[down][across], corners[down][across], f"%factor.{down}.{across}"
+            if plan.measures:
+                vectors.keep_largest(value, factor)
+            elif plan.at_points in ("uint8", "int8"):
+                vectors.store_integer(value, corner, factor, signed=plan.at_points == "int8")
+            else:
+                vectors.store(value, corner, half)
     else:
-        results = vectors.both_sides(
-            *matrices, [[vectors.load(corner, plan.half) for corner in row] for row in corners]
-        )
+        results = vectors.both_sides(*matrices, [[vectors.load(corner, half) for corner in row] for row in corners])
         for y, x in places:
             if plan.pool:
                 value, which = vectors.largest([results[2 * y + dy][2 * x + dx] for dy, dx in _QUARTERS])
@@ -191,7 +207,7 @@ vector:
   %n = phi i64 [0, %column.start], [%n.next, %vector]
 {lines}
   %n.next = add i64 %n, {plan.lanes}
-  %n.more = icmp ult i64 %n.next, %length
+  %n.more = icmp ult i64 %n.next, %some
   br i1 %n.more, label %vector, label %column.end
 column.end:
   %c.next = add i64 %c, 1

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 Matrix: TypeAlias = NDArray[np.float64]
 _TINY = 1e-9  # what is smaller is a 0 that rounding has left
+# Added to a float of up to 2²² this leaves no room for a fraction: what is rounded lies in the lowest bits.
+_ROUNDING = 1.5 * 2**23
+_ROUNDING_BITS = 0x4B400000
 
 
 class Vectors:
@@ -22,14 +25,17 @@ class Vectors:
     def __init__(self, lanes: int, has_bf16: bool) -> None:
         self.lines: list[str] = []
         self._lanes, self._has_bf16 = lanes, has_bf16
-        self._fma = f"@llvm.fma.v{lanes}f32" if lanes > 1 else "@llvm.fma.f32"
+        self._fma, self._absolute = (
+            f"@llvm.{name}.v{lanes}f32" if lanes > 1 else f"@llvm.{name}.f32" for name in ("fma", "fabs")
+        )
         kinds = ("float", "bfloat", "i32", "i16", "i8", "i1")
         many = (f"<{lanes} x {kind}>" if lanes > 1 else kind for kind in kinds)
         self._float, self._bfloat, self._words, self._halves, self._bytes, self._bits = many
 
     def declarations(self) -> str:
         """Of what the lines call."""
-        return f"declare {self._float} {self._fma}({', '.join([self._float] * 3)})"
+        return f"""declare {self._float} {self._fma}({", ".join([self._float] * 3)})
+declare {self._float} {self._absolute}({self._float})"""
 
     def address(self, start: str, number: str, size: int) -> str:
         """Of the number `number` from `start` on, each of `size` bytes."""
@@ -62,6 +68,33 @@ class Vectors:
             upper_half = self._line(f"lshr {words} {rounded}, {upper}")
             value = self._line(f"trunc {words} {upper_half} to {kind}")
         self.lines.append(f"  store {kind} {value}, ptr {address}, align {align}")
+
+    def store_integer(self, value: str, address: str, factor: str, signed: bool) -> None:
+        """Put `value` times the float at `factor` there as a byte, rounded, of -127 to 127; unsigned, 128 more."""
+        given = self._line(f"load float, ptr {factor}, align 4")
+        if self._lanes > 1:
+            alone = self._line(f"insertelement {self._float} poison, float {given}, i32 0")
+            given = self._line(
+                f"shufflevector {self._float} {alone}, {self._float} poison, <{self._lanes} x i32> zeroinitializer"
+            )
+        kind, zero = self._float, 0 if signed else 128
+        total = self._line(
+            f"call {kind} {self._fma}({kind} {value}, {kind} {given}, {kind} {self._constant(_ROUNDING)})"
+        )
+        words = self._words
+        bits = self._line(f"bitcast {kind} {total} to {words}")
+        number = self._line(f"sub {words} {bits}, {self._whole('i32', _ROUNDING_BITS - zero)}")
+        for compare, end in (("sgt", zero - 127), ("slt", zero + 127)):
+            within = self._line(f"icmp {compare} {words} {number}, {self._whole('i32', end)}")
+            number = self._select(within, words, number, self._whole("i32", end))
+        self.store_bytes(self._line(f"trunc {words} {number} to {self._bytes}"), address)
+
+    def keep_largest(self, value: str, address: str) -> None:
+        """Where it is larger than the float that lies there, put the absolute value there."""
+        size = self._line(f"call {self._float} {self._absolute}({self._float} {value})")
+        known = self.load(address, half=False)
+        greater = self._line(f"fcmp ogt {self._float} {size}, {known}")
+        self.store(self._select(greater, self._float, size, known), address, half=False)
 
     def add(self, first: str, second: str) -> str:
         """Their sum."""

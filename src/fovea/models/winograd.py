@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # Below this product of channels the transforms cost more than they save (EXPERIMENTS.md).
 _LEAST_PRODUCT = 24 * 32
 _FEWEST_IMAGES = 32  # below it, without gradients, transforming the weights costs more than is saved (EXPERIMENTS.md)
+_MULTIPLE = 16  # of channels, where products are of bytes
 _ENOUGH_ROWS = 500  # of a matrix product, to run at full speed; more only take room in the caches (EXPERIMENTS.md)
 
 
@@ -35,7 +36,8 @@ class Conv3x3(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int, bias: bool = False, pool: bool = False) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
         self.pool = pool
-        self._kept: dict[Any, list[Tensor]] | None = None
+        self._kept: dict[Any, Any] | None = None
+        self._int8 = False
 
     def forward(self, input: Tensor) -> Tensor:
         """`(B, C, H, W)` to `(B, O, H, W)`, pooled `(B, O, H // 2, W // 2)`."""
@@ -45,7 +47,12 @@ class Conv3x3(nn.Conv2d):
         half = torch.is_autocast_enabled("cpu")
         with torch.autocast("cpu", enabled=False):
             pixels = pixels_first(input.to(torch.bfloat16 if half else torch.float32))
-            out = images_first(_Winograd.apply(pixels, self.weight, self.pool, half, self._kept))
+            if self._int8 and half and not self.in_channels % _MULTIPLE and not self.out_channels % _MULTIPLE:
+                from fovea.models.int8 import Int8Winograd  # only where there is llvmlite
+
+                out = images_first(Int8Winograd.apply(pixels, self.weight, self.pool, self._kept))
+            else:
+                out = images_first(_Winograd.apply(pixels, self.weight, self.pool, half, self._kept))
         # The same for every pixel: the largest stays the largest.
         return out if self.bias is None else out + self.bias[:, None, None]
 
@@ -62,22 +69,34 @@ class Conv3x3(nn.Conv2d):
 
 
 @contextmanager
-def transformed_once(models: Iterable[nn.Module]) -> Iterator[None]:
-    """Within the block, in which weights stay as they are, those that models share are transformed once for all of them."""
+def transformed_once(models: Iterable[nn.Module], int8: bool = False) -> Iterator[None]:
+    """Within the block, in which weights stay as they are, those that models share are transformed once for all of them.
+
+    With `int8`, what is bfloat16 is multiplied as bytes (fovea.models.int8), for which the CPU has to have the instruction.
+    """
     layers = [layer for model in models for layer in model.modules() if isinstance(layer, Conv3x3)]
-    kept: dict[Any, list[Tensor]] = {}
+    kept: dict[Any, Any] = {}
     for layer in layers:
-        layer._kept = kept
+        layer._kept, layer._int8 = kept, int8
     try:
         yield
     finally:
         for layer in layers:
-            layer._kept = None
+            layer._kept, layer._int8 = None, False
 
 
 @lru_cache(maxsize=1)
 def _has_llvm() -> bool:
     return importlib.util.find_spec("llvmlite") is not None
+
+
+def has_int8() -> bool:
+    """Whether this CPU multiplies bytes faster than anything else."""
+    if not _has_llvm():
+        return False
+    from fovea.models.products import has_vnni
+
+    return has_vnni()
 
 
 class _Winograd(torch.autograd.Function):
@@ -90,7 +109,7 @@ class _Winograd(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, pixels: Tensor, weight: Tensor, pool: bool, half: bool, kept: dict[Any, list[Tensor]] | None
+        ctx: Any, pixels: Tensor, weight: Tensor, pool: bool, half: bool, kept: dict[Any, Any] | None
     ) -> Tensor:
         from fovea.models.tiles import grid  # llvmlite is loaded where it is used, and a GPU can do without
 
@@ -106,7 +125,7 @@ class _Winograd(torch.autograd.Function):
         size = (height // 2, width // 2) if pool else (height, width)
         out = pixels.new_empty(*size, count, len(weight))
         chosen = torch.empty_like(out, dtype=torch.uint8) if pool else None
-        for rows in _chunks(tiling, count):
+        for rows in chunks(tiling, count):
             tiles, products = (tiling.room(rows, count, *way) for way in ((pixels.shape[3], 0), (len(weight), 1)))
             tiling.gather(pixels, tiles, rows)
             for read, transformed, written in zip(tiles, weights, products, strict=True):
@@ -125,7 +144,7 @@ class _Winograd(torch.autograd.Function):
         gradient = gradient.contiguous()
         to_pixels = torch.zeros_like(pixels) if ctx.needs_input_grad[0] else None
         to_weight = torch.zeros(3, 3, channels, outputs)
-        for rows in _chunks(tiling, count):
+        for rows in chunks(tiling, count):
             tiles, products = (tiling.room(rows, count, *way) for way in ((channels, 0), (outputs, 1)))
             tiling.gather(pixels, tiles, rows)  # once more: as quick as to keep them, in half of the memory
             tiling.spread(gradient, chosen, products, rows)
@@ -138,7 +157,7 @@ class _Winograd(torch.autograd.Function):
         return to_pixels, to_weight.permute(3, 2, 0, 1), None, None, None
 
 
-def _chunks(tiling: Grid, count: int) -> list[range]:
+def chunks(tiling: Grid, count: int) -> list[range]:
     """Rows of tiles, as many at a time as fill a matrix product."""
     num_rows = tiling.down.num_tiles
     step = -(-_ENOUGH_ROWS // (tiling.across.num_tiles * count))

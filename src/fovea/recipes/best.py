@@ -29,5 +29,6 @@ def best(data: str) -> RunConfig:
         min_steps=500,
         batch_size=1000,
         part_size=100,
+        int8=True,
         views="mirror-shift",
     )

@@ -35,5 +35,6 @@ def fast(data: str) -> RunConfig:
         min_steps=200,
         batch_size=1000,
         part_size=125,
+        int8=True,
         views="mirror-shift",
     )
