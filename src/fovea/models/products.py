@@ -228,11 +228,12 @@ def _dot(sums: str, unsigned: str, signed: str) -> str:
 
 def _interleaved(name: str, start: str, stride: str) -> tuple[str, str]:
     """Lines that load 16 bytes each of four rows and put those of a column side by side, and the name of what comes out."""
-    lines = []
-    for row in range(DEPTH):
-        lines.append(f"""  %{name}.over.{row} = mul i64 {stride}, {row}
+    lines = [
+        f"""  %{name}.over.{row} = mul i64 {stride}, {row}
   %{name}.at.{row} = getelementptr i8, ptr {start}, i64 %{name}.over.{row}
-  %{name}.row.{row} = load <{LANES} x i8>, ptr %{name}.at.{row}, align 1""")
+  %{name}.row.{row} = load <{LANES} x i8>, ptr %{name}.at.{row}, align 1"""
+        for row in range(DEPTH)
+    ]
     for pair, number in (("low", 0), ("high", 2)):
         places = ", ".join(f"i32 {place}" for place in range(2 * LANES))
         lines.append(
