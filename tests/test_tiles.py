@@ -47,13 +47,13 @@ def test_reading_and_writing_have_their_transposes(size):
     for row in range(tiling.down.num_tiles):
         rows = range(row, row + 1)
         given, found = (tiling.room(rows, count, channels, slot) for slot in (0, 1))
-        for tensor in given:
+        for tensor in given.tiles:
             tensor.normal_()
         tiling.spread(gradient, None, found, rows)
-        spread += sum((a * b).sum() for a, b in zip(given, found, strict=True))
+        spread += sum((a * b).sum() for a, b in zip(given.tiles, found.tiles, strict=True))
         tiling.collect(given, collected, None, rows)
         tiling.gather(pixels, found, rows)
-        gathered += sum((a * b).sum() for a, b in zip(given, found, strict=True))
+        gathered += sum((a * b).sum() for a, b in zip(given.tiles, found.tiles, strict=True))
         tiling.add(given, added, rows)
     torch.testing.assert_close(spread, (gradient * collected).sum(), rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(gathered, (pixels * added).sum(), rtol=1e-4, atol=1e-3)
@@ -80,7 +80,7 @@ def test_bfloat16_is_rounded_as_pytorch_rounds_with_and_without_an_instruction_f
         tiling = Grid(4, 4, True, False)
         tiles = tiling.room(range(tiling.down.num_tiles), 6, channels, 0)
         tiling.gather(pixels, tiles, range(tiling.down.num_tiles))
-        found.append([tile.clone() for tile in tiles])
+        found.append([tile.clone() for tile in tiles.tiles])
         written = torch.empty_like(pixels)
         tiling.collect(tiles, written, None, range(tiling.down.num_tiles))
         found[-1] += [written, *tiling.at_points(weight)]
@@ -90,5 +90,5 @@ def test_bfloat16_is_rounded_as_pytorch_rounds_with_and_without_an_instruction_f
     exact = whole.room(range(whole.down.num_tiles), 6, channels, 0)
     whole.gather(pixels.float(), exact, range(whole.down.num_tiles))
     assert whole.down == tiling.down
-    for rounded, value in ((found[0][0], exact[0]), (found[0][-1], whole.at_points(weight)[0])):
+    for rounded, value in ((found[0][0], exact.tiles[0]), (found[0][-1], whole.at_points(weight)[0])):
         torch.testing.assert_close(rounded, value.bfloat16(), rtol=0, atol=0)

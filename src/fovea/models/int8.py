@@ -52,7 +52,7 @@ class Int8Winograd(torch.autograd.Function):
             tiles = tiling.room(rows, count, channels, 0, torch.uint8, padded=True)
             products = tiling.room(rows, count, len(weight), 1, padded=True)
             tiling.gather(pixels, tiles, rows, factors)
-            for read, panels, scale, written in zip(tiles, weights.forth, scales, products, strict=True):
+            for read, panels, scale, written in zip(tiles.tiles, weights.forth, scales, products.tiles, strict=True):
                 if len(read[0]):
                     multiply(read, panels, scale, written)
             tiling.collect(products, out, chosen, rows)
@@ -79,7 +79,7 @@ class Int8Winograd(torch.autograd.Function):
             tiling.gather(pixels, tiles, rows, factors)
             tiling.spread(gradient, chosen, products, rows, own)
             found = []
-            for read, written, scale in zip(tiles, products, weight_scales, strict=True):
+            for read, written, scale in zip(tiles.tiles, products.tiles, weight_scales, strict=True):
                 found.append(torch.empty(len(read), channels, outputs, dtype=tiling.dtype))
                 if len(read[0]):
                     multiply_transposed(read, written, scale, found[-1])
@@ -88,7 +88,9 @@ class Int8Winograd(torch.autograd.Function):
             tiling.add_from_points(found, to_weight)
             if to_pixels is not None:
                 spread = tiling.room(rows, count, channels, 2, padded=True)
-                for written, panels, scale, read in zip(products, weights, pixel_scales, spread, strict=True):
+                for written, panels, scale, read in zip(
+                    products.tiles, weights, pixel_scales, spread.tiles, strict=True
+                ):
                     if len(read[0]):
                         multiply(written, panels, scale, read)
                 tiling.add(spread, to_pixels, rows)

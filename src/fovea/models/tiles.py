@@ -7,7 +7,7 @@ import itertools
 import math
 import threading
 from functools import lru_cache
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -18,6 +18,18 @@ from fovea.models.products import DEPTH, LEAST_ROWS
 from fovea.models.sides import Side, angles, cut, evaluate, points_of
 
 _LANES = 16  # floats of a vector of AVX-512, the widest there is
+
+Planes: TypeAlias = Any
+"""Where the numbers of each point begin in memory, for a kernel."""
+
+
+class Room(NamedTuple):
+    """For some rows of tiles, in memory that a thread uses again and again."""
+
+    tiles: list[Tensor]  # `(points, tiles · N, channels)` of each of the shares
+    planes: Planes
+    empty: list[Tensor]  # those of the tiles that stand for 0
+
 
 Mode: TypeAlias = Numbers | Literal["peaks"]
 """What a kernel leaves at the points: numbers, or only how large they are."""
@@ -82,13 +94,25 @@ class Grid:
 
     def room(
         self, rows: range, count: int, channels: int, slot: int, dtype: torch.dtype | None = None, padded: bool = False
-    ) -> list[Tensor]:  # fmt: skip
-        """For these rows of tiles of `count` images, `(points, tiles · N, channels)` of each of the shares.
+    ) -> Room:  # fmt: skip
+        """For these rows of tiles of `count` images.
 
-        With `padded`, tiles that stand for 0 follow, up to as many as products of bytes take. The next call with this slot,
-        in the same thread, gives the same memory again: new memory comes page by page.
+        With `padded`, empty tiles follow, up to as many as products of bytes take. The next call with this slot, in the same
+        thread, gives the same memory again: new memory comes page by page.
         """
-        dtype = dtype or self.dtype
+        known: dict[Any, tuple[Tensor, Room]] = _own.__dict__.setdefault("rooms", {})
+        key = self, rows, count, channels, slot, dtype, padded
+        memory, room = known.get(key, (None, None))
+        if room is None or memory is not _memory(slot, 0):
+            room = self._new_room(rows, count, channels, slot, dtype or self.dtype, padded)
+            known[key] = _memory(slot, 0), room
+        for tensor in room.empty:
+            tensor.fill_(128)
+        return room
+
+    def _new_room(
+        self, rows: range, count: int, channels: int, slot: int, dtype: torch.dtype, padded: bool
+    ) -> Room:  # fmt: skip
         shapes, filled = [], []
         for down, across in self.shares():
             num_rows = len(rows) if down.start == 0 else max(0, min(rows.stop, self.down.num_large) - rows.start)
@@ -98,52 +122,51 @@ class Grid:
             length = max(LEAST_ROWS, -(-filled[-1] // DEPTH) * DEPTH) if filled[-1] and padded else filled[-1]
             shapes.append((num_points, length, channels))
         sizes = [math.prod(shape) for shape in shapes]
-        memory = _memory(slot, sum(sizes), dtype)
+        total = sum(sizes)
+        memory = _memory(slot, total * dtype.itemsize)[: total * dtype.itemsize].view(dtype)
         tiles = [part.view(shape) for part, shape in zip(torch.split(memory, sizes), shapes, strict=True)]
-        for tensor, length in zip(tiles, filled, strict=True):
-            if dtype == torch.uint8 and tensor.shape[1] > length:
-                tensor[:, length:] = 128
-        return tiles
+        after = [tensor[:, length:] for tensor, length in zip(tiles, filled, strict=True)]
+        empty = [tensor for tensor in after if tensor.numel() and dtype == torch.uint8]
+        return Room(tiles, self._planes(tiles), empty)
 
-    def gather(self, pixels: Tensor, tiles: list[Tensor], rows: range, factors: Tensor | None = None) -> None:
+    def gather(self, pixels: Tensor, room: Room, rows: range, factors: Tensor | None = None) -> None:
         """What the convolution reads of `(H, W, N, C)` pixels."""
-        self._run("gather", self._own if factors is None else "uint8", pixels, None, tiles, rows, factors)
+        self._run("gather", self._own if factors is None else "uint8", pixels, None, room.planes, rows, factors)
 
     def spread(
-        self, gradient: Tensor, chosen: Tensor | None, tiles: list[Tensor], rows: range, factors: Tensor | None = None
+        self, gradient: Tensor, chosen: Tensor | None, room: Room, rows: range, factors: Tensor | None = None
     ) -> None:
         """The gradient of what it writes: the transpose of `collect`."""
-        self._run("spread", self._own if factors is None else "uint8", gradient, chosen, tiles, rows, factors)
+        self._run("spread", self._own if factors is None else "uint8", gradient, chosen, room.planes, rows, factors)
 
     def peaks(
         self, kind: Literal["gather", "spread"], pixels: Tensor, chosen: Tensor | None, num_images: int
     ) -> Tensor:
         """The largest absolute value that this leaves at each of the `(points,)`, of the first images only."""
         peaks = self._no_peaks(math.gcd(_LANES, pixels[0, 0].numel()))
-        self._run(kind, "peaks", pixels, chosen, [], range(self.down.num_tiles), peaks, num_images)
+        self._run(kind, "peaks", pixels, chosen, None, range(self.down.num_tiles), peaks, num_images)
         return peaks.amax(1)
 
     def _no_peaks(self, lanes: int) -> Tensor:
         return torch.zeros(self.num_points, lanes)
 
-    def collect(self, tiles: list[Tensor], pixels: Tensor, chosen: Tensor | None, rows: range) -> None:
+    def collect(self, room: Room, pixels: Tensor, chosen: Tensor | None, rows: range) -> None:
         """What it writes."""
-        self._run("collect", self._own, pixels, chosen, tiles, rows)
+        self._run("collect", self._own, pixels, chosen, room.planes, rows)
 
-    def add(self, tiles: list[Tensor], gradient: Tensor, rows: range) -> None:
+    def add(self, room: Room, gradient: Tensor, rows: range) -> None:
         """The gradient of what it reads, added up: the transpose of `gather`."""
-        self._run("add", self._own, gradient, None, tiles, rows)
+        self._run("add", self._own, gradient, None, room.planes, rows)
 
     def _run(
-        self, kind: str, mode: Mode, pixels: Tensor, chosen: Tensor | None, tiles: list[Tensor], rows: range,
+        self, kind: str, mode: Mode, pixels: Tensor, chosen: Tensor | None, planes: Planes, rows: range,
         factors: Tensor | None = None, num_images: int | None = None,
     ) -> None:  # fmt: skip
         height, width, count, channels = pixels.shape
         length = count * channels
         some = length if num_images is None else min(num_images, count) * channels
-        beyond = _memory(kind, length, self.dtype).zero_()  # stands for each pixel outside
+        beyond = _memory("read" if kind in ("gather", "spread") else "written", length * self.dtype.itemsize)
         choices, scales = (None if tensor is None else tensor.data_ptr() for tensor in (chosen, factors))
-        planes = self._planes(tiles)
         for kernel, numbers in self._calls(kind, mode, rows, math.gcd(_LANES, length)):
             kernel(pixels.data_ptr(), choices, planes, beyond.data_ptr(), scales, height, width, length, some, *numbers)
 
@@ -185,8 +208,7 @@ class Grid:
         scales = None if factors is None else factors.data_ptr()
         kernel(weight.data_ptr(), None, self._planes(points), None, scales, 3, 3, length, length, *numbers)
 
-    def _planes(self, tiles: list[Tensor]) -> Any:
-        """Where the numbers of each point begin in memory, for a kernel."""
+    def _planes(self, tiles: list[Tensor]) -> Planes:
         planes = (ctypes.c_int64 * self.num_points)()
         for numbers, tensor in zip(self.numbers, tiles, strict=bool(tiles)):
             first, bytes_each = tensor.data_ptr(), tensor.stride(0) * tensor.element_size()
@@ -223,13 +245,12 @@ class Grid:
 _own = threading.local()
 
 
-def _memory(slot: int | str, numbers: int, dtype: torch.dtype) -> Tensor:
-    """So many numbers of this thread's own memory."""
+def _memory(slot: int | str, size: int) -> Tensor:
+    """At least so many bytes of this thread's own memory, which were 0 at first: nothing is written to the slot that is read."""
     kept: dict[int | str, Tensor] = _own.__dict__.setdefault("memory", {})
-    size = numbers * dtype.itemsize
     if slot not in kept or len(kept[slot]) < size:
-        kept[slot] = torch.empty(size, dtype=torch.uint8)
-    return kept[slot][:size].view(dtype)
+        kept[slot] = torch.zeros(size, dtype=torch.uint8)
+    return kept[slot]
 
 
 @lru_cache(maxsize=256)

@@ -128,7 +128,7 @@ class _Winograd(torch.autograd.Function):
         for rows in chunks(tiling, count):
             tiles, products = (tiling.room(rows, count, *way) for way in ((pixels.shape[3], 0), (len(weight), 1)))
             tiling.gather(pixels, tiles, rows)
-            for read, transformed, written in zip(tiles, weights, products, strict=True):
+            for read, transformed, written in zip(tiles.tiles, weights, products.tiles, strict=True):
                 torch.bmm(read, transformed, out=written)
             tiling.collect(products, out, chosen, rows)
         ctx.save_for_backward(pixels, chosen, *weights)
@@ -148,10 +148,13 @@ class _Winograd(torch.autograd.Function):
             tiles, products = (tiling.room(rows, count, *way) for way in ((channels, 0), (outputs, 1)))
             tiling.gather(pixels, tiles, rows)  # once more: as quick as to keep them, in half of the memory
             tiling.spread(gradient, chosen, products, rows)
-            found = [torch.bmm(read.transpose(1, 2), written) for read, written in zip(tiles, products, strict=True)]
+            found = [
+                torch.bmm(read.transpose(1, 2), written)
+                for read, written in zip(tiles.tiles, products.tiles, strict=True)
+            ]
             tiling.add_from_points(found, to_weight)
             if to_pixels is not None:
-                for read, written, transformed in zip(tiles, products, weights, strict=True):
+                for read, written, transformed in zip(tiles.tiles, products.tiles, weights, strict=True):
                     torch.bmm(written, transformed.transpose(1, 2), out=read)
                 tiling.add(tiles, to_pixels, rows)
         return to_pixels, to_weight.permute(3, 2, 0, 1), None, None, None
