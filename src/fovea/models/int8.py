@@ -123,4 +123,4 @@ def _sample(count: int) -> int:
 
 
 def _of_shares(tiling: Grid, values: Tensor) -> list[Tensor]:
-    return [values[numbers] for numbers in tiling.numbers]
+    return [values[numbers] for numbers in tiling.places]

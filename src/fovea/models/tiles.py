@@ -52,6 +52,7 @@ class Grid:
         self.num_points = self.down.num_points * self.across.num_points
         points = np.arange(self.num_points).reshape(self.down.num_points, -1)
         self.numbers: list[list[int]] = [points[share].flatten().tolist() for share in self.shares()]
+        self.places = [torch.tensor(numbers) for numbers in self.numbers]
 
     def at_points(self, weight: Tensor) -> list[Tensor]:
         """`(O, C, 3, 3) float32` to `(points, C, O)` of each of the shares."""
