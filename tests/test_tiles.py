@@ -6,17 +6,16 @@ import pytest
 import torch
 
 from fovea.models import kernels
-from fovea.models.sides import LARGEST, LARGEST_BF16, cut
+from fovea.models.sides import LARGEST, LARGEST_ROUNDED, cut
 from fovea.models.tiles import Grid, grid
 
 
-@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("most", [LARGEST, LARGEST_ROUNDED])
 @pytest.mark.parametrize("pool", [False, True])
-def test_tiles_cover_a_side_with_the_fewest_products(half, pool):
-    most = LARGEST_BF16 if half else LARGEST
+def test_tiles_cover_a_side_with_the_fewest_products(most, pool):
     sizes = range(2, most + 1, 2) if pool else range(1, most + 1)
     for outputs in range(2, 70, 2) if pool else range(1, 70):
-        side = cut(outputs, half, pool)
+        side = cut(outputs, most, pool)
         assert side.num_large * side.large + side.num_small * side.small >= outputs
         assert side.large in sizes
         assert not side.num_small or (side.small in sizes and side.small < side.large)
@@ -30,9 +29,9 @@ def test_tiles_cover_a_side_with_the_fewest_products(half, pool):
 
 
 def test_14_pooled_in_bfloat16_is_three_tiles_of_4_and_one_of_2():
-    assert cut(14, True, True) == (4, 3, 2, 1)
-    assert cut(7, True, False) == (4, 1, 3, 1)
-    assert cut(14, False, False) == (7, 2, 0, 0)
+    assert cut(14, 4, True) == (4, 3, 2, 1)
+    assert cut(7, 4, False) == (4, 1, 3, 1)
+    assert cut(14, 8, False) == (7, 2, 0, 0)
 
 
 @pytest.mark.parametrize("size", [(7, 14), (6, 6), (1, 9)])

@@ -103,7 +103,7 @@ def test_under_autocast_all_is_bfloat16_but_the_weights(size, pool, taken):
 
 
 def test_without_llvm_the_direct_way_is_taken(monkeypatch, taken):
-    monkeypatch.setattr(winograd, "_has_llvm", lambda: False)
+    monkeypatch.setattr(winograd, "has_llvm", lambda: False)
     layer, images = Conv3x3(64, 32, pool=True), torch.randn(4, 64, 8, 8)
     torch.testing.assert_close(layer(images), F.max_pool2d(F.conv2d(images, layer.weight, padding=1), 2))
     assert not taken
@@ -136,10 +136,14 @@ def test_the_state_dict_is_that_of_a_plain_convolution():
 @pytest.mark.parametrize("order", ["images first", "channels last", "pixels first"])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("kind", [BatchNorm, NormReLU])
-def test_normalization_is_that_of_pytorch_and_keeps_the_order(order, training, kind):
+@pytest.mark.parametrize("channels", [6, 48])  # by PyTorch's operations, by kernels
+def test_normalization_is_that_of_pytorch_and_keeps_the_order(order, training, kind, channels):
     torch.manual_seed(0)
-    own, theirs = kind(6).train(training), nn.BatchNorm2d(6).train(training)
-    images = torch.randn(4, 6, 5, 3)
+    own, theirs = kind(channels).train(training), nn.BatchNorm2d(channels).train(training)
+    for norm in (own, theirs):
+        norm.weight.data = torch.linspace(0.5, 2, channels)
+        norm.bias.data = torch.linspace(-1, 1, channels)
+    images = torch.randn(4, channels, 5, 3)
     given, plain = in_order(images, order).requires_grad_(), images.clone().requires_grad_()
     out, expected = own(given), theirs(plain)
     expected = expected.relu() if kind is NormReLU else expected
@@ -147,11 +151,22 @@ def test_normalization_is_that_of_pytorch_and_keeps_the_order(order, training, k
     assert out.stride() == given.stride()
     found, wanted = (torch.autograd.grad(o.pow(3).sum(), i)[0] for o, i in ((out, given), (expected, plain)))
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
-    found, wanted = (torch.autograd.grad(n(images).relu().sum(), n.bias)[0] for n in (own, theirs))
-    torch.testing.assert_close(found, wanted)
+    for name in ("weight", "bias"):
+        grads = (torch.autograd.grad(n(images).relu().pow(3).sum(), getattr(n, name))[0] for n in (own, theirs))
+        torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-4)
     for name, buffer in own.named_buffers():
         torch.testing.assert_close(buffer, theirs.get_buffer(name))
     assert own.state_dict().keys() == theirs.state_dict().keys()
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_channels_far_from_0_are_normalized_as_well(half):
+    torch.manual_seed(0)
+    own, theirs = NormReLU(32), nn.BatchNorm2d(32).double()
+    images = (1000 + torch.randn(20, 32, 5, 5)).to(torch.bfloat16 if half else torch.float32)
+    out, expected = own(in_order(images, "pixels first")), theirs(images.double()).relu()
+    assert out.dtype == images.dtype
+    torch.testing.assert_close(out.double(), expected, rtol=5e-3 if half else 1e-3, atol=5e-3 if half else 1e-3)
 
 
 def test_what_several_models_share_is_transformed_once(monkeypatch):

@@ -123,7 +123,7 @@ class RunConfig(_Part):
         "none"  # classes of few images count as much as others: by weights of the loss, or drawn more often
     )
     part_size: int = Field(0, ge=0)  # on a CPU, each core takes so many images of the batch through the network; 0: all
-    int8: bool = False  # on a CPU that can: in parts and under bf16, training multiplies bytes in 3×3 convolutions
+    int8: bool = False  # on a CPU that can, and in parts: training multiplies bytes in 3×3 convolutions
     views: Views = "one"  # of each image, whose logits are averaged at test time
     precision: Precision = "auto"  # of the network's arithmetic; the weights stay float32
     log_interval: int = Field(0, ge=0)  # steps between two running losses; 0: about six an epoch, not printed

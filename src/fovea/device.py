@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import os
 import platform
 import sys
@@ -106,6 +107,12 @@ def memory_errors(what: str, hint: str) -> Iterator[None]:
         if isinstance(error, RuntimeError) and not any(text in str(error) for text in _NO_MEMORY):
             raise
         raise OutOfMemory(f"out of memory {what}: {hint}") from None
+
+
+@lru_cache(maxsize=1)
+def has_llvm() -> bool:
+    """Whether llvmlite is there, which makes kernels for this CPU (fovea.models.kernels)."""
+    return importlib.util.find_spec("llvmlite") is not None
 
 
 def describe(device: torch.device, precision: str, int8: bool = False) -> str:

@@ -70,7 +70,7 @@ def in_parts(config: RunConfig, device: torch.device) -> bool:
 
 def in_int8(config: RunConfig, precision: str, device: torch.device) -> bool:
     """Whether convolutions are trained with products of bytes."""
-    return config.int8 and precision == "bf16" and in_parts(config, device) and has_int8()
+    return config.int8 and precision in ("fp32", "bf16") and in_parts(config, device) and has_int8()
 
 
 def loss_weights(config: RunConfig, dataset: Dataset, device: torch.device) -> Tensor | None:

@@ -28,7 +28,7 @@ class Weights(NamedTuple):
 
 
 class Int8Winograd(torch.autograd.Function):
-    """As fovea.models.winograd does it, of bfloat16 pixels; what is multiplied, forward and in both gradients, are bytes.
+    """As fovea.models.winograd does it; what is multiplied, forward and in both gradients, are bytes.
 
     Each point of each tensor has a factor of its own (tap-wise quantization: Andri et al. 2022, arXiv:2209.12982); the
     gradients are those of a convolution that is not rounded. What comes out differs by some 7 % of its root mean square,
@@ -37,11 +37,14 @@ class Int8Winograd(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, pixels: Tensor, weight: Tensor, pool: bool, kept: dict[Any, Any]) -> Tensor:
-        """`(H, W, B, C)` bfloat16 to `(H, W, B, O)`, pooled `(H // 2, W // 2, B, O)`; C and O are multiples of 16."""
+        """`(H, W, B, C)` to `(H, W, B, O)`, pooled `(H // 2, W // 2, B, O)`, float32 or bfloat16.
+
+        O is a multiple of 16, and C of 8, or where the pixels need a gradient of 16.
+        """
         height, width = (side // 2 * 2 if pool else side for side in pixels.shape[:2])
-        tiling = grid(height, width, True, pool)
+        tiling = grid(height, width, pixels.dtype == torch.bfloat16, pool, in_bytes=True)
         key = (id(weight), tiling, "int8")
-        weights: Weights = kept.get(key) or kept.setdefault(key, at_points(tiling, weight))
+        weights: Weights = kept.get(key) or kept.setdefault(key, at_points(tiling, weight, ctx.needs_input_grad[0]))
         count, channels = pixels.shape[2:]
         size = (height // 2, width // 2) if pool else (height, width)
         out = pixels.new_empty(*size, count, len(weight))
@@ -97,13 +100,13 @@ class Int8Winograd(torch.autograd.Function):
         return to_pixels, to_weight.permute(3, 2, 0, 1), None, None
 
 
-def at_points(tiling: Grid, weight: Tensor) -> Weights:
-    """Of `(O, C, 3, 3) float32`."""
+def at_points(tiling: Grid, weight: Tensor, with_back: bool) -> Weights:
+    """Of `(O, C, 3, 3) float32`; `back` is for the gradient of the pixels."""
     forth = _in_panels(weight)
     # A weight that is no number any more has to come out, and not as one.
     factors = _factors(tiling.weight_peaks(forth), margin=1.0) + 0 * weight.sum()
-    back = _in_panels(weight.transpose(0, 1))
-    return Weights(tiling.bytes_at_points(forth, factors), tiling.bytes_at_points(back, factors), factors)
+    back = tiling.bytes_at_points(_in_panels(weight.transpose(0, 1)), factors) if with_back else []
+    return Weights(tiling.bytes_at_points(forth, factors), back, factors)
 
 
 def _in_panels(weight: Tensor) -> Tensor:

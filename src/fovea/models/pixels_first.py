@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from fovea.device import has_llvm
+
 
 def pixels_first(images: Tensor) -> Tensor:
     """`(B, C, H, W)` as contiguous `(H, W, B, C)`: a view where they lie so already."""
@@ -51,14 +53,14 @@ class NormReLU(BatchNorm):
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         pixels = pixels_first(input)
-        rows = pixels.view(-1, pixels.shape[3], 1, 1)
-        running = self.running_mean, self.running_var
-        out = _NormReLU.apply(rows, self.weight, self.bias, running, self.momentum, self.eps)
-        return images_first(out.view_as(pixels))
+        rows, running = pixels.view(-1, pixels.shape[3]), (self.running_mean, self.running_var)
+        suits = rows.dtype in (torch.float32, torch.bfloat16) and not rows.shape[1] % 16
+        kind = _NormReLU if suits and has_llvm() else _PlainNormReLU
+        return images_first(kind.apply(rows, self.weight, self.bias, running, self.momentum, self.eps).view_as(pixels))
 
 
 class _NormReLU(torch.autograd.Function):
-    """Of `(N, C, 1, 1)`. What autograd sees of both at once is one operation, so ReLU may write over what it reads."""
+    """Of `(N, C)`."""
 
     @staticmethod
     def forward(
@@ -70,17 +72,51 @@ class _NormReLU(torch.autograd.Function):
         momentum: float,
         eps: float,
     ) -> Tensor:
-        out, *of_batch = torch.native_batch_norm(rows, weight, bias, running[0], running[1], True, momentum, eps)
-        ctx.save_for_backward(rows, out.relu_(), weight, *running, *of_batch)
-        ctx.eps = eps
-        return out
+        from fovea.models.normalize import mean_and_variance, shifted_relu  # llvmlite is loaded where it is used
+
+        mean, variance = mean_and_variance(rows)
+        running[0].lerp_(mean, momentum)
+        running[1].lerp_(variance * (len(rows) / max(1, len(rows) - 1)), momentum)
+        inverse = (variance + eps).rsqrt()
+        scale = weight * inverse
+        shift = bias - mean * scale
+        ctx.save_for_backward(rows, scale, shift, mean, inverse)
+        return shifted_relu(rows, scale, shift)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        rows, out, weight, *statistics = ctx.saved_tensors
-        masked = torch.ops.aten.threshold_backward(gradient, out, 0)
-        found = torch.ops.aten.native_batch_norm_backward(
-            masked, rows, weight, *statistics, True, ctx.eps, ctx.needs_input_grad[:3]
+        from fovea.models.normalize import gradients
+
+        rows, *known = ctx.saved_tensors
+        return (*gradients(rows, gradient.contiguous(), *known), None, None, None)
+
+
+class _PlainNormReLU(torch.autograd.Function):
+    """The same by PyTorch's operations. What autograd sees of both is one, so ReLU may write over what it reads."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        running: tuple[Tensor, Tensor],
+        momentum: float,
+        eps: float,
+    ) -> Tensor:
+        images = rows[:, :, None, None]
+        out, *of_batch = torch.native_batch_norm(images, weight, bias, running[0], running[1], True, momentum, eps)
+        ctx.save_for_backward(images, out.relu_(), weight, *running, *of_batch)
+        ctx.eps = eps
+        return out[:, :, 0, 0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        images, out, weight, *statistics = ctx.saved_tensors
+        masked = torch.ops.aten.threshold_backward(gradient[:, :, None, None], out, 0)
+        found, *others = torch.ops.aten.native_batch_norm_backward(
+            masked, images, weight, *statistics, True, ctx.eps, ctx.needs_input_grad[:3]
         )
-        return (*found, None, None, None)
+        return (found[:, :, 0, 0], *others, None, None, None)

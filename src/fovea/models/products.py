@@ -15,6 +15,7 @@ from torch import Tensor
 from fovea.models.kernels import Kernel, compile_text
 
 LANES = 16  # sums of a vector; numbers of columns are multiples of it
+BLOCK = 8  # what rows of a transposed product are a multiple of
 DEPTH = 4  # products that a sum takes in at once; what is summed over is a multiple of it
 _MOST_VECTORS = 4  # of a row of sums
 _ROWS = {1: 16, 2: 8, 3: 4, 4: 4}  # of sums, by their vectors: the registers of a CPU are 32
@@ -41,7 +42,7 @@ def multiply(rows: Tensor, panels: Tensor, scales: Tensor, out: Tensor) -> None:
     128 of `rows` stands for 0. M is at least `LEAST_ROWS`. What comes out is float32 or bfloat16.
     """
     (points, length, depth), columns = rows.shape, out.shape[2]
-    kernel = _compiled(panel_width(columns) // LANES, out.dtype == torch.bfloat16, transposed=False)
+    kernel = _compiled(panel_width(columns) // LANES, out.dtype == torch.bfloat16)
     addresses = (tensor.data_ptr() for tensor in (rows, panels, scales, out))
     kernel(*addresses, None, points, length, depth, columns)
 
@@ -49,40 +50,41 @@ def multiply(rows: Tensor, panels: Tensor, scales: Tensor, out: Tensor) -> None:
 def multiply_transposed(rows: Tensor, others: Tensor, scales: Tensor, out: Tensor) -> None:
     """`(P, K, M) uint8`, transposed, times `(P, K, N) uint8` times `(P,)` scales to `(P, M, N)`.
 
-    128 of both stands for 0. M is a multiple of `LANES`, too.
+    128 of both stands for 0. M is a multiple of `BLOCK`.
     """
     (points, depth, length), columns = rows.shape, out.shape[2]
     width = panel_width(columns)
     room = torch.empty(depth * (length + width), dtype=torch.uint8)
-    kernel = _compiled(width // LANES, out.dtype == torch.bfloat16, transposed=True)
+    kernel = _compiled(width // LANES, out.dtype == torch.bfloat16, block=BLOCK if length % LANES else LANES)
     addresses = (tensor.data_ptr() for tensor in (rows, others, scales, out, room))
     kernel(*addresses, points, length, depth, columns)
 
 
 @lru_cache(maxsize=16)
-def _compiled(vectors: int, half: bool, transposed: bool) -> Kernel:
-    return compile_text(_text(vectors, half, transposed), 5, 4)
+def _compiled(vectors: int, half: bool, block: int = 0) -> Kernel:
+    return compile_text(_text(vectors, half, block), 5, 4)
 
 
-def _text(vectors: int, half: bool, transposed: bool) -> str:
+def _text(vectors: int, half: bool, block: int) -> str:
     """Point by point, panel by panel of columns, some rows at a time, whose sums stay in registers.
 
     The panel is read from a cache for each of them. Of a transposed product, four rows of bytes are interleaved first, so
-    that what a sum takes in lies side by side: into `room`, in blocks of 16 of the `rows`, and panel by panel.
+    that what a sum takes in lies side by side: into `room`, in blocks of so many of the `rows`, and panel by panel. Without `block`, none is transposed.
     """
+    transposed, num_rows = block > 0, min(_ROWS[vectors], block or LANES)
     size, width = 2 if half else 4, vectors * LANES
-    step_bytes, row_bytes = (LANES * DEPTH, DEPTH) if transposed else (DEPTH, "%K")
-    cells = [(row, vector) for row in range(_ROWS[vectors]) for vector in range(vectors)]
+    step_bytes, row_bytes = (block * DEPTH, DEPTH) if transposed else (DEPTH, "%K")
+    cells = [(row, vector) for row in range(num_rows) for vector in range(vectors)]
     lines = [
         f"""define void @kernel(ptr %rows, ptr %others, ptr %scales, ptr %out, ptr %room, i64 %P, i64 %M, i64 %K, i64 %N) {{
 entry:
   %steps = lshr i64 %K, 2
-  %block.bytes = mul i64 %K, {LANES}
+  %block.bytes = mul i64 %K, {block}
   %rows.bytes = mul i64 %M, %K
   %others.bytes = mul i64 %N, %K
   %out.row = mul i64 %N, {size}
   %out.bytes = mul i64 %M, %out.row
-  %last = sub i64 %M, {_ROWS[vectors]}
+  %last = sub i64 %M, {num_rows}
   %room.panel = getelementptr i8, ptr %room, i64 %rows.bytes
   br label %point
 point:
@@ -99,7 +101,7 @@ point:
   %out.p = getelementptr i8, ptr %out, i64 %out.before"""
     ]
     if transposed:
-        text, four = _interleaved("packed", "%rows.k", "%M")
+        text, four = _interleaved("packed", "%rows.k", "%M", block)
         lines.append(f"""  br label %block
 block:
   %b = phi i64 [0, %point], [%b.next, %block.end]
@@ -113,12 +115,12 @@ pack:
   %rows.over = mul i64 %rows.step, %M
   %rows.k = getelementptr i8, ptr %rows.b, i64 %rows.over
 {text}
-  %room.over = mul i64 %pack.k, {LANES * DEPTH}
+  %room.over = mul i64 %pack.k, {block * DEPTH}
   %room.k = getelementptr i8, ptr %room.b, i64 %room.over
-  store {_SUMS} {four}, ptr %room.k, align 1
+  store <{block} x i32> {four}, ptr %room.k, align 1
 {_again("pack.k", "pack.next", "1", "%steps", "pack", "block.end")}
 block.end:
-{_again("b", "b.next", str(LANES), "%M", "block", "panels")}
+{_again("b", "b.next", str(block), "%M", "block", "panels")}
 panels:""")
     before = "panels" if transposed else "point"
     lines.append(f"""  br label %panel
@@ -141,7 +143,7 @@ begin:
     for v in range(vectors):
         lines.append(f"  %begin.at.{v} = getelementptr i8, ptr %begin.at, i64 {v * LANES * DEPTH}")
         if transposed:
-            text, four = _interleaved(f"panel.{v}", f"%begin.from.{v}", "%N")
+            text, four = _interleaved(f"panel.{v}", f"%begin.from.{v}", "%N", LANES)
             lines.append(f"""  %begin.from.{v} = getelementptr i8, ptr %begin.from, i64 {v * LANES}
 {text}
   %signed.{v} = xor {_SUMS} {four}, {_OFFSETS}
@@ -159,8 +161,8 @@ some:
   %m.over = icmp ugt i64 %m, %last
   %m.at = select i1 %m.over, i64 %last, i64 %m""")
     if transposed:
-        lines.append(f"""  %m.block = lshr i64 %m.at, 4
-  %m.within = and i64 %m.at, {LANES - 1}
+        lines.append(f"""  %m.block = udiv i64 %m.at, {block}
+  %m.within = urem i64 %m.at, {block}
   %block.before = mul i64 %m.block, %block.bytes
   %within.bytes = mul i64 %m.within, {DEPTH}
   %a.before = add i64 %block.before, %within.bytes
@@ -203,7 +205,7 @@ some.end:
   store <{LANES} x bfloat> %half.{r}.{v}, ptr %out.at.{r}.{v}, align 2""")
         else:
             lines.append(f"  store <{LANES} x float> %scaled.{r}.{v}, ptr %out.at.{r}.{v}, align 4")
-    lines.append(f"""{_again("m", "m.next", str(_ROWS[vectors]), "%M", "some", "panel.end")}
+    lines.append(f"""{_again("m", "m.next", str(num_rows), "%M", "some", "panel.end")}
 panel.end:
 {_again("n", "n.next", str(width), "%N", "panel", "point.end")}
 point.end:
@@ -226,22 +228,21 @@ def _dot(sums: str, unsigned: str, signed: str) -> str:
     return f"call {_SUMS} {_DOT}({_SUMS} {sums}, {_SUMS} {unsigned}, {_SUMS} {signed})"
 
 
-def _interleaved(name: str, start: str, stride: str) -> tuple[str, str]:
-    """Lines that load 16 bytes each of four rows and put those of a column side by side, and the name of what comes out."""
+def _interleaved(name: str, start: str, stride: str, count: int) -> tuple[str, str]:
+    """Lines that load so many bytes of each of four rows and put those of a column side by side, and the name of it all."""
     lines = [
         f"""  %{name}.over.{row} = mul i64 {stride}, {row}
   %{name}.at.{row} = getelementptr i8, ptr {start}, i64 %{name}.over.{row}
-  %{name}.row.{row} = load <{LANES} x i8>, ptr %{name}.at.{row}, align 1"""
+  %{name}.row.{row} = load <{count} x i8>, ptr %{name}.at.{row}, align 1"""
         for row in range(DEPTH)
     ]
-    for pair, number in (("low", 0), ("high", 2)):
-        places = ", ".join(f"i32 {place}" for place in range(2 * LANES))
-        lines.append(
-            f"  %{name}.{pair} = shufflevector <{LANES} x i8> %{name}.row.{number}, <{LANES} x i8> %{name}.row.{number + 1}, "
-            f"<{2 * LANES} x i32> <{places}>"
-        )
-    places = ", ".join(f"i32 {row * LANES + column}" for column in range(LANES) for row in range(DEPTH))
-    count = LANES * DEPTH
-    lines.append(f"""  %{name}.bytes = shufflevector <{2 * LANES} x i8> %{name}.low, <{2 * LANES} x i8> %{name}.high, <{count} x i32> <{places}>
-  %{name}.four = bitcast <{count} x i8> %{name}.bytes to {_SUMS}""")
+    one, two, four = (f"<{number} x i8>" for number in (count, 2 * count, DEPTH * count))
+    after = ", ".join(f"i32 {place}" for place in range(2 * count))
+    lines += [
+        f"  %{name}.{pair} = shufflevector {one} %{name}.row.{row}, {one} %{name}.row.{row + 1}, <{2 * count} x i32> <{after}>"
+        for pair, row in (("low", 0), ("high", 2))
+    ]
+    mixed = ", ".join(f"i32 {row * count + column}" for column in range(count) for row in range(DEPTH))
+    lines.append(f"""  %{name}.bytes = shufflevector {two} %{name}.low, {two} %{name}.high, <{DEPTH * count} x i32> <{mixed}>
+  %{name}.four = bitcast {four} %{name}.bytes to <{count} x i32>""")
     return "\n".join(lines), f"%{name}.four"

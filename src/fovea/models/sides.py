@@ -13,7 +13,7 @@ from fovea.models.vectors import Matrix
 # Pixels along a side: each more costs float32 half a digit; of bfloat16 2, 3, 4, 5, 6, 7 lose 5, 7, 13, 26, 60, 146
 # thousandths (EXPERIMENTS.md).
 LARGEST = 8
-LARGEST_BF16 = 4
+LARGEST_ROUNDED = 4
 
 
 class Side(NamedTuple):
@@ -48,9 +48,9 @@ class Side(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def cut(outputs: int, half: bool, pool: bool) -> Side:
-    """The way with the fewest products; for a pooling, of tiles of an even size."""
-    sizes = range(1, (LARGEST_BF16 if half else LARGEST) + 1)
+def cut(outputs: int, largest: int, pool: bool) -> Side:
+    """The way with the fewest products, of tiles of up to `largest` outputs; for a pooling, of an even size."""
+    sizes = range(1, largest + 1)
     ways = []
     for large in sizes[1::2] if pool else sizes:
         for num_large in range(1, -(-outputs // large) + 1):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fovea.models.kernels import Kernel, Numbers, Plan, compiled
 from fovea.models.products import DEPTH, LEAST_ROWS
-from fovea.models.sides import Side, angles, cut, evaluate, points_of
+from fovea.models.sides import LARGEST, LARGEST_ROUNDED, Side, angles, cut, evaluate, points_of
 
 _LANES = 16  # floats of a vector of AVX-512, the widest there is
 
@@ -44,8 +44,9 @@ class Grid:
     shape in uint8, says which of the four.
     """
 
-    def __init__(self, height: int, width: int, half: bool, pool: bool) -> None:
-        self.down, self.across = cut(height, half, pool), cut(width, half, pool)
+    def __init__(self, height: int, width: int, half: bool, pool: bool, in_bytes: bool = False) -> None:
+        largest = LARGEST_ROUNDED if half or in_bytes else LARGEST
+        self.down, self.across = cut(height, largest, pool), cut(width, largest, pool)
         self._half, self._pool = half, pool
         self._found: dict[tuple[str, Mode, range, int], list[tuple[Kernel, tuple[int, ...]]]] = {}
         self._own: Numbers = "bfloat16" if half else "float32"
@@ -255,6 +256,9 @@ def _memory(slot: int | str, size: int) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-def grid(height: int, width: int, half: bool, pool: bool) -> Grid:
-    """That of so many outputs, before any pooling; its kernels are made at their first use."""
-    return Grid(height, width, half, pool)
+def grid(height: int, width: int, half: bool, pool: bool, in_bytes: bool = False) -> Grid:
+    """That of so many outputs, before any pooling; its kernels are made at their first use.
+
+    With `in_bytes` it suits products of bytes: tiles are no larger than those of bfloat16.
+    """
+    return Grid(height, width, half, pool, in_bytes)

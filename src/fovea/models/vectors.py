@@ -25,6 +25,7 @@ class Vectors:
     def __init__(self, lanes: int, has_bf16: bool) -> None:
         self.lines: list[str] = []
         self._lanes, self._has_bf16 = lanes, has_bf16
+        self._zero = "zeroinitializer" if lanes > 1 else "0.0"
         self._fma, self._absolute = (
             f"@llvm.{name}.v{lanes}f32" if lanes > 1 else f"@llvm.{name}.f32" for name in ("fma", "fabs")
         )
@@ -77,12 +78,9 @@ declare {self._float} {self._absolute}({self._float})"""
             given = self._line(
                 f"shufflevector {self._float} {alone}, {self._float} poison, <{self._lanes} x i32> zeroinitializer"
             )
-        kind, zero = self._float, 0 if signed else 128
-        total = self._line(
-            f"call {kind} {self._fma}({kind} {value}, {kind} {given}, {kind} {self._constant(_ROUNDING)})"
-        )
-        words = self._words
-        bits = self._line(f"bitcast {kind} {total} to {words}")
+        words, zero = self._words, 0 if signed else 128
+        total = self.fma(value, given, self._constant(_ROUNDING))
+        bits = self._line(f"bitcast {self._float} {total} to {words}")
         number = self._line(f"sub {words} {bits}, {self._whole('i32', _ROUNDING_BITS - zero)}")
         for compare, end in (("sgt", zero - 127), ("slt", zero + 127)):
             within = self._line(f"icmp {compare} {words} {number}, {self._whole('i32', end)}")
@@ -100,6 +98,20 @@ declare {self._float} {self._absolute}({self._float})"""
         """Their sum."""
         return self._line(f"fadd {self._float} {first}, {second}")
 
+    def subtract(self, first: str, second: str) -> str:
+        """Their difference."""
+        return self._line(f"fsub {self._float} {first}, {second}")
+
+    def fma(self, first: str, second: str, third: str) -> str:
+        """The product of the first two, plus the third."""
+        kind = self._float
+        return self._line(f"call {kind} {self._fma}({kind} {first}, {kind} {second}, {kind} {third})")
+
+    def positive(self, sign: str, value: str) -> str:
+        """`value` where `sign` is larger than 0 or no number, elsewhere 0."""
+        above = self._line(f"fcmp ugt {self._float} {sign}, {self._zero}")
+        return self._select(above, self._float, value, self._zero)
+
     def largest(self, values: Sequence[str]) -> tuple[str, str]:
         """Of several, number by number, and as a byte which it was; of equal ones the first."""
         best, which = values[0], self._whole("i8", 0)
@@ -112,7 +124,7 @@ declare {self._float} {self._absolute}({self._float})"""
     def only_where(self, which: str, number: int, value: str) -> str:
         """`value` where the byte is `number`, elsewhere 0."""
         alike = self._line(f"icmp eq {self._bytes} {which}, {self._whole('i8', number)}")
-        return self._select(alike, self._float, value, "zeroinitializer" if self._lanes > 1 else "0.0")
+        return self._select(alike, self._float, value, self._zero)
 
     def load_bytes(self, address: str) -> str:
         """The bytes that lie there."""
@@ -138,7 +150,7 @@ declare {self._float} {self._absolute}({self._float})"""
                 if found[other] is None and _are_opposite(row, matrix[other], alike):
                     same, opposite = self._sum(row * alike, values), self._sum(row * ~alike, values)
                     found[number] = self.add(same, opposite)
-                    found[other] = self._line(f"fsub {self._float} {same}, {opposite}")
+                    found[other] = self.subtract(same, opposite)
                     break
             else:
                 found[number] = self._sum(row, values)
@@ -153,8 +165,7 @@ declare {self._float} {self._absolute}({self._float})"""
             if not total:
                 total = self._line(f"fmul {self._float} {value}, {constant}")
             else:
-                kind = self._float
-                total = self._line(f"call {kind} {self._fma}({kind} {value}, {kind} {constant}, {kind} {total})")
+                total = self.fma(value, constant, total)
         return total
 
     def _constant(self, value: float) -> str:

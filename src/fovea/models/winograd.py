@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from fovea.device import has_llvm
 from fovea.models.pixels_first import images_first, pixels_first
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 # Below this product of channels the transforms cost more than they save (EXPERIMENTS.md).
 _LEAST_PRODUCT = 24 * 32
 _FEWEST_IMAGES = 32  # below it, without gradients, transforming the weights costs more than is saved (EXPERIMENTS.md)
-_MULTIPLE = 16  # of channels, where products are of bytes
 _ENOUGH_ROWS = 500  # of a matrix product, to run at full speed; more only take room in the caches (EXPERIMENTS.md)
 
 
@@ -47,7 +45,7 @@ class Conv3x3(nn.Conv2d):
         half = torch.is_autocast_enabled("cpu")
         with torch.autocast("cpu", enabled=False):
             pixels = pixels_first(input.to(torch.bfloat16 if half else torch.float32))
-            if self._int8 and half and not self.in_channels % _MULTIPLE and not self.out_channels % _MULTIPLE:
+            if self._int8 and self._suits_bytes(pixels):
                 from fovea.models.int8 import Int8Winograd  # only where there is llvmlite
 
                 out = images_first(Int8Winograd.apply(pixels, self.weight, self.pool, self._kept))
@@ -60,19 +58,23 @@ class Conv3x3(nn.Conv2d):
         return (
             images.device.type == "cpu"
             and (images.dtype == torch.float32 or torch.is_autocast_enabled("cpu"))
-            and _has_llvm()
+            and has_llvm()
             and not torch.compiler.is_compiling()  # what is exported are plain convolutions
             and len(images) >= (1 if torch.is_grad_enabled() else _FEWEST_IMAGES)
             and self.in_channels * self.out_channels >= _LEAST_PRODUCT
             and not (self.pool and min(images.shape[2:]) < 2)  # torch refuses what is too small
         )
 
+    def _suits_bytes(self, pixels: Tensor) -> bool:
+        """By their channels; the gradient of the images is asked of twice as many at a time as that of the weight."""
+        return not (self.out_channels % 16 or self.in_channels % (16 if pixels.requires_grad else 8))
+
 
 @contextmanager
 def transformed_once(models: Iterable[nn.Module], int8: bool = False) -> Iterator[None]:
     """Within the block, in which weights stay as they are, those that models share are transformed once for all of them.
 
-    With `int8`, what is bfloat16 is multiplied as bytes (fovea.models.int8), for which the CPU has to have the instruction.
+    With `int8`, bytes are multiplied (fovea.models.int8), for which the CPU has to have the instruction.
     """
     layers = [layer for model in models for layer in model.modules() if isinstance(layer, Conv3x3)]
     kept: dict[Any, Any] = {}
@@ -85,14 +87,9 @@ def transformed_once(models: Iterable[nn.Module], int8: bool = False) -> Iterato
             layer._kept, layer._int8 = None, False
 
 
-@lru_cache(maxsize=1)
-def _has_llvm() -> bool:
-    return importlib.util.find_spec("llvmlite") is not None
-
-
 def has_int8() -> bool:
     """Whether this CPU multiplies bytes faster than anything else."""
-    if not _has_llvm():
+    if not has_llvm():
         return False
     from fovea.models.products import has_vnni
 
