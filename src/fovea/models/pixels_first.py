@@ -44,19 +44,26 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class NormReLU(BatchNorm):
-    """Batch normalization, then ReLU: in training on a CPU without a second tensor between them."""
+    """Batch normalization, then ReLU: in training on a CPU in few passes over memory (fovea.models.normalize)."""
 
     def forward(self, input: Tensor) -> Tensor:
         """`(B, C, H, W)` to the same."""
-        if not (self.training and input.device.type == "cpu" and lies_pixels_first(input)):
+        if not (self.training and self._suits(input) and has_llvm()):
             return F.relu(super().forward(input))
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         pixels = pixels_first(input)
         rows, running = pixels.view(-1, pixels.shape[3]), (self.running_mean, self.running_var)
-        suits = rows.dtype in (torch.float32, torch.bfloat16) and not rows.shape[1] % 16
-        kind = _NormReLU if suits and has_llvm() else _PlainNormReLU
-        return images_first(kind.apply(rows, self.weight, self.bias, running, self.momentum, self.eps).view_as(pixels))
+        out = _NormReLU.apply(rows, self.weight, self.bias, running, self.momentum, self.eps)
+        return images_first(out.view_as(pixels))
+
+    def _suits(self, images: Tensor) -> bool:
+        return (
+            images.device.type == "cpu"
+            and images.dtype in (torch.float32, torch.bfloat16)
+            and not self.num_features % 16
+            and lies_pixels_first(images)
+        )
 
 
 class _NormReLU(torch.autograd.Function):
@@ -90,33 +97,3 @@ class _NormReLU(torch.autograd.Function):
 
         rows, *known = ctx.saved_tensors
         return (*gradients(rows, gradient.contiguous(), *known), None, None, None)
-
-
-class _PlainNormReLU(torch.autograd.Function):
-    """The same by PyTorch's operations. What autograd sees of both is one, so ReLU may write over what it reads."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        rows: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        running: tuple[Tensor, Tensor],
-        momentum: float,
-        eps: float,
-    ) -> Tensor:
-        images = rows[:, :, None, None]
-        out, *of_batch = torch.native_batch_norm(images, weight, bias, running[0], running[1], True, momentum, eps)
-        ctx.save_for_backward(images, out.relu_(), weight, *running, *of_batch)
-        ctx.eps = eps
-        return out[:, :, 0, 0]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        images, out, weight, *statistics = ctx.saved_tensors
-        masked = torch.ops.aten.threshold_backward(gradient[:, :, None, None], out, 0)
-        found, *others = torch.ops.aten.native_batch_norm_backward(
-            masked, images, weight, *statistics, True, ctx.eps, ctx.needs_input_grad[:3]
-        )
-        return (found[:, :, 0, 0], *others, None, None, None)
