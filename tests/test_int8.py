@@ -9,8 +9,10 @@ import fovea
 from fovea import device
 from fovea.engine.gradients import Parts, in_int8
 from fovea.engine.progress import Display
+from fovea.errors import ConfigError
 from fovea.models import products, winograd
 from fovea.models.base import build_model
+from fovea.models.int8 import Bytes
 from fovea.models.products import multiply, multiply_transposed, panel_width
 from fovea.models.winograd import Conv3x3, transformed_once
 from fovea.recipes.fast import fast
@@ -93,7 +95,7 @@ def test_images_that_need_no_gradient_may_have_24_channels(pool, monkeypatch):
     expected = layer(images)
     seed = torch.randn_like(expected)
     (wanted,) = torch.autograd.grad(expected, layer.weight, seed)
-    monkeypatch.setattr(winograd._Winograd, "apply", lambda *_: pytest.fail("no bytes"))
+    monkeypatch.setattr(winograd.Plain, "forth", lambda *_: pytest.fail("no bytes"))
     with transformed_once([layer], int8=True):
         out = layer(images)
         (found,) = torch.autograd.grad(out, layer.weight, seed)
@@ -161,11 +163,7 @@ def test_in_parts_the_gradients_are_near_those_of_bfloat16_on_any_number_of_core
 
 
 def test_evaluation_and_layers_of_other_widths_take_no_bytes(monkeypatch):
-    if not winograd.has_llvm():
-        pytest.skip("without llvmlite there are none")
-    from fovea.models.int8 import Int8Winograd
-
-    monkeypatch.setattr(Int8Winograd, "apply", lambda *_: pytest.fail("bytes"))
+    monkeypatch.setattr(Bytes, "forth", lambda *_: pytest.fail("bytes"))
     images = torch.randn(40, 32, 8, 8)
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         Conv3x3(32, 48)(images)
@@ -174,14 +172,15 @@ def test_evaluation_and_layers_of_other_widths_take_no_bytes(monkeypatch):
 
 
 def test_where_bytes_are_multiplied(monkeypatch):
-    config = fast("cifar10")
+    config, model = fast("cifar10"), Conv3x3(32, 32)
     for can in (True, False):
         monkeypatch.setattr("fovea.engine.gradients.has_int8", lambda can=can: can)
-        assert in_int8(config, "bf16", CPU) is in_int8(config, "fp32", CPU) is can
+        assert in_int8(config, model, "bf16", CPU) is in_int8(config, model, "fp32", CPU) is can
     monkeypatch.setattr("fovea.engine.gradients.has_int8", lambda: True)
-    assert not in_int8(config, "bf16", torch.device("cuda"))
-    assert not in_int8(config.with_values({"part_size": 0}), "bf16", CPU)
-    assert not in_int8(config.with_values({"int8": False}), "bf16", CPU)
+    assert not in_int8(config, torch.nn.Conv2d(32, 32, 3), "bf16", CPU)
+    assert not in_int8(config, model, "bf16", torch.device("cuda"))
+    assert not in_int8(config.with_values({"part_size": 0}), model, "bf16", CPU)
+    assert not in_int8(config.with_values({"int8": False}), model, "bf16", CPU)
 
 
 @pytest.mark.parametrize(
@@ -203,4 +202,18 @@ def test_a_precision_that_is_asked_for_is_meant(monkeypatch):
     assert int8()
     assert int8(precision="auto")
     assert not int8(precision="bf16")
+    monkeypatch.setattr("fovea.resolve.has_int8", lambda: True)
     assert int8(precision="bf16", int8=True)
+
+
+@pytest.mark.parametrize(
+    ("can", "settings", "says"),
+    [(False, {}, "AVX512-VNNI"), (True, {"part_size": 0}, "part_size"), (True, {"device": "mps"}, "CPU")],
+)
+def test_bytes_that_are_asked_for_and_cannot_be_are_refused(can, settings, says, monkeypatch):
+    monkeypatch.setattr("fovea.resolve.has_int8", lambda: can)
+    monkeypatch.setattr("fovea.resolve.pick_device", lambda name: torch.device(name))
+    data = fovea.load_data("synthetic:num_images=40")
+    settings = {"device": "cpu", "int8": True, **settings}
+    with pytest.raises(ConfigError, match=says):
+        resolve(data, "fast", settings, Display(quiet=True))

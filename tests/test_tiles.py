@@ -67,6 +67,29 @@ def test_the_shares_are_all_points_once():
         assert (seen == 1).all()
 
 
+@pytest.mark.parametrize("kind", ["gather", "spread"])
+def test_peaks_are_the_largest_values_at_each_point_of_the_first_images(kind):
+    torch.manual_seed(0)
+    tiling, pixels = grid(7, 14, False, False, in_bytes=True), torch.randn(7, 14, 5, 16)
+    rows, few = range(tiling.down.num_tiles), pixels[:, :, :3].contiguous()
+    room = tiling.room(rows, 3, 16, 0)
+    tiling.gather(few, room, rows) if kind == "gather" else tiling.spread(few, None, room, rows)
+    expected = torch.zeros(tiling.num_points)
+    for places, tiles in zip(tiling.places, room.tiles, strict=True):
+        expected[places] = tiles.abs().amax((1, 2))
+    torch.testing.assert_close(tiling.peaks(kind, pixels, None, num_images=3), expected, rtol=0, atol=0)
+
+
+def test_room_is_the_same_again_until_its_memory_has_to_grow():
+    tiling = Grid(6, 6, False, False)
+    first = tiling.room(range(1), 2, 4, "grows")
+    assert tiling.room(range(1), 2, 4, "grows") is first
+    tiling.room(range(1), 200, 4, "grows")
+    moved = tiling.room(range(1), 2, 4, "grows")
+    assert moved is not first
+    assert moved.tiles[0].shape == first.tiles[0].shape
+
+
 @pytest.mark.parametrize("channels", [8, 7])  # vectors, and one number at a time
 def test_bfloat16_is_rounded_as_pytorch_rounds_with_and_without_an_instruction_for_it(channels, monkeypatch):
     """What lies in the tiles is what float32 tiles hold, rounded; some weights lie halfway between two numbers."""

@@ -89,7 +89,7 @@ def train_config(
     path = create_run(out, f"{folder_name(config.data.name)}-{config.recipe}")
     try:
         files.write_text(path / "config.yaml", config.to_yaml())
-        computing = describe(device, info.precision, in_int8(config, info.precision, device))
+        computing = describe(device, info.precision, in_int8(config, model, info.precision, device))
         files.write_json(path / "environment.json", environment(config, computing))
         if dataset.held_out:
             files.write_json(path / "split.json", dataset.held_out)

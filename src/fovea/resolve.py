@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fovea import registry
 from fovea.config import DataConfig, RunConfig, everyday_settings, validated
 from fovea.data.loader import build_augmentations, mixing
@@ -17,6 +19,7 @@ from fovea.device import pick_device, pick_precision
 from fovea.engine.finetune import with_start
 from fovea.engine.progress import Display
 from fovea.errors import ConfigError, nearest
+from fovea.models.winograd import has_int8
 from fovea.optim.build import check_optimizer, with_habits
 from fovea.optim.schedules import build_schedule
 from fovea.plan import AUTO, Facts, before, plan
@@ -72,9 +75,12 @@ def _goes_on(values: Mapping[str, Any]) -> bool:
 def _checked(base: RunConfig, values: Mapping[str, Any]) -> RunConfig:
     """`base` with `values` set, if all parts that it names can be. Raises FoveaError."""
     config = with_start(base.with_values(with_habits(base, values)), values)
-    if values.get("precision", "auto") != "auto" and "int8" not in values:
+    device = pick_device(config.device)
+    if "int8" in values and config.int8:
+        _check_int8(config, device)
+    elif values.get("precision", "auto") != "auto":
         config = config.model_copy(update={"int8": False})  # who names a precision wants that one
-    config = config.model_copy(update={"precision": pick_precision(config.precision, pick_device(config.device))})
+    config = config.model_copy(update={"precision": pick_precision(config.precision, device)})
     check_optimizer(config.optim, given=values)
     build_schedule(config.schedule, num_steps=1)
     registry.model.bind(config.model, num_given=3)
@@ -82,6 +88,16 @@ def _checked(base: RunConfig, values: Mapping[str, Any]) -> RunConfig:
     if config.data.split_file is not None:
         read_split(config.data.split_file)
     return _with_plain_losses(config, values)
+
+
+def _check_int8(config: RunConfig, device: torch.device) -> None:
+    """Raises ConfigError where bytes are asked for and could not be multiplied."""
+    if device.type != "cpu":
+        raise ConfigError(f"int8=true is for training on a CPU, not on {device.type}: leave it out")
+    if not has_int8():
+        raise ConfigError("int8=true needs AVX512-VNNI and llvmlite, and a CPU that is not faster by AMX: leave it out")
+    if not config.part_size:
+        raise ConfigError("int8=true needs batches that go through in parts: give --set part_size=125")
 
 
 def _with_plain_losses(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:

@@ -19,7 +19,7 @@ from fovea.device import autocast
 from fovea.engine.small_first import shrink
 from fovea.errors import ConfigError
 from fovea.models.base import Model
-from fovea.models.winograd import has_int8, transformed_once
+from fovea.models.winograd import Conv3x3, has_int8, transformed_once
 
 Loss = Callable[[Model, Tensor, Tensor], Tensor]
 """Network, `(B, C, H, W)` images and labels to the `(B,)` losses."""
@@ -58,7 +58,7 @@ def build_backward(
 
     if not in_parts(config, device):
         return whole
-    parts = Parts(model, config.part_size, torch.get_num_threads(), in_int8(config, precision, device))
+    parts = Parts(model, config.part_size, torch.get_num_threads(), in_int8(config, model, precision, device))
     torch.set_num_threads(1)  # torch's idle threads spin for a while, and take a core from a part
     return lambda images, labels, scale=1.0: parts.backward(images, labels, partial(losses_of, scale=scale))
 
@@ -68,9 +68,10 @@ def in_parts(config: RunConfig, device: torch.device) -> bool:
     return device.type == "cpu" and config.part_size > 0
 
 
-def in_int8(config: RunConfig, precision: str, device: torch.device) -> bool:
-    """Whether convolutions are trained with products of bytes."""
-    return config.int8 and precision in ("fp32", "bf16") and in_parts(config, device) and has_int8()
+def in_int8(config: RunConfig, model: nn.Module, precision: str, device: torch.device) -> bool:
+    """Whether a model's convolutions are trained with products of bytes."""
+    able = config.int8 and precision in ("fp32", "bf16") and in_parts(config, device) and has_int8()
+    return able and any(isinstance(layer, Conv3x3) for layer in model.modules())
 
 
 def loss_weights(config: RunConfig, dataset: Dataset, device: torch.device) -> Tensor | None:

@@ -128,7 +128,7 @@ def _fit(
     lr_factor = build_schedule(config.schedule, pace.num_steps)
     log_every = config.log_interval or max(1, len(loader) // AUTO_LOGS_PER_EPOCH)
     log_every = min(log_every, len(loader))
-    computing = describe(device, precision, in_int8(config, precision, device))
+    computing = describe(device, precision, in_int8(config, model, precision, device))
     display.say(f"training on {computing}, {num_parameters(model):,} parameters")
     backward = build_backward(config, model, precision, device, scaler, loss_weights(config, dataset, device))
     # Small steps do not win back what the thread costs, and a policy draws from the generator that dropout draws from, too.

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from fovea.models.kernels import Kernel, compile_text, has_bf16
-from fovea.models.vectors import Vectors
+from fovea.models.vectors import LANES, Vectors
 
-_LANES = 16
 Kind: TypeAlias = Literal["sums", "out", "back sums", "back"]
 
 # What each kernel reads and writes of rows, and what it knows of each channel.
@@ -31,7 +30,10 @@ _CHANNELS: dict[Kind, tuple[str, ...]] = {
 
 
 def mean_and_variance(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each channel of `(N, C)`, C a multiple of 16, to `(C,) float32`; the variance is that of the numbers themselves, not of their source."""
+    """Of each channel of `(N, C)`, C a multiple of `LANES`, to `(C,) float32`.
+
+    The variance is that of the numbers themselves, not of what they are drawn from.
+    """
     about = rows[0].float()
     first, second = torch.zeros(2, rows.shape[1]).unbind()
     _run("sums", (rows,), (about, first, second))
@@ -78,7 +80,7 @@ def _compiled(kind: Kind, half: bool) -> Kernel:
 def _text(kind: Kind, half: bool) -> str:
     """LLVM's text: row by row, some channels at a time. Sums lie in memory, which is a cache's."""
     size = 2 if half else 4
-    vectors = Vectors(_LANES, has_bf16())
+    vectors = Vectors(LANES, has_bf16())
     row = {name: vectors.address(f"%{name}.row", "%c", size) for name in _ROWS[kind]}
     channel = {name: vectors.address(f"%{name}", "%c", 4) for name in _CHANNELS[kind]}
     known = {name: vectors.load(address, half=False) for name, address in channel.items()}
@@ -114,7 +116,7 @@ row:
 some:
   %c = phi i64 [0, %row], [%c.next, %some]
 {lines}
-  %c.next = add i64 %c, {_LANES}
+  %c.next = add i64 %c, {LANES}
   %c.more = icmp ult i64 %c.next, %C
   br i1 %c.more, label %some, label %row.end
 row.end:

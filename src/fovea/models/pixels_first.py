@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from fovea.device import has_llvm
+from fovea.models.vectors import LANES
 
 
 def pixels_first(images: Tensor) -> Tensor:
@@ -61,7 +62,7 @@ class NormReLU(BatchNorm):
         return (
             images.device.type == "cpu"
             and images.dtype in (torch.float32, torch.bfloat16)
-            and not self.num_features % 16
+            and not self.num_features % LANES
             and lies_pixels_first(images)
         )
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from fovea.models.kernels import Kernel, compile_text
+from fovea.models.vectors import LANES  # here the sums of a vector: numbers of columns are multiples of it
 
-LANES = 16  # sums of a vector; numbers of columns are multiples of it
 BLOCK = 8  # what rows of a transposed product are a multiple of
 DEPTH = 4  # products that a sum takes in at once; what is summed over is a multiple of it
 _MOST_VECTORS = 4  # of a row of sums
@@ -69,7 +69,8 @@ def _text(vectors: int, half: bool, block: int) -> str:
     """Point by point, panel by panel of columns, some rows at a time, whose sums stay in registers.
 
     The panel is read from a cache for each of them. Of a transposed product, four rows of bytes are interleaved first, so
-    that what a sum takes in lies side by side: into `room`, in blocks of so many of the `rows`, and panel by panel. Without `block`, none is transposed.
+    that what a sum takes in lies side by side: into `room`, in blocks of so many of the `rows`, and panel by panel.
+    Without `block`, none is transposed.
     """
     transposed, num_rows = block > 0, min(_ROWS[vectors], block or LANES)
     size, width = 2 if half else 4, vectors * LANES

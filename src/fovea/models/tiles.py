@@ -16,8 +16,9 @@ from torch import Tensor
 from fovea.models.kernels import Kernel, Numbers, Plan, compiled
 from fovea.models.products import DEPTH, LEAST_ROWS
 from fovea.models.sides import LARGEST, LARGEST_ROUNDED, Side, angles, cut, evaluate, points_of
+from fovea.models.vectors import LANES
 
-_LANES = 16  # floats of a vector of AVX-512, the widest there is
+_MOST_ROOMS = 1000  # that a thread remembers of each slot
 
 Planes: TypeAlias = Any
 """Where the numbers of each point begin in memory, for a kernel."""
@@ -70,7 +71,7 @@ class Grid:
 
     def weight_peaks(self, pixels: Tensor) -> Tensor:
         """The largest absolute value at each of the `(points,)`, of `(3, 3, ...) float32`."""
-        peaks = self._no_peaks(math.gcd(_LANES, pixels[0, 0].numel()))
+        peaks = self._no_peaks(math.gcd(LANES, pixels[0, 0].numel()))
         self._run_on_kernels("weigh", "peaks", pixels, [], peaks)
         return peaks.amax(1)
 
@@ -102,12 +103,14 @@ class Grid:
         With `padded`, empty tiles follow, up to as many as products of bytes take. The next call with this slot, in the same
         thread, gives the same memory again: new memory comes page by page.
         """
-        known: dict[Any, tuple[Tensor, Room]] = _own.__dict__.setdefault("rooms", {})
-        key = self, rows, count, channels, slot, dtype, padded
-        memory, room = known.get(key, (None, None))
-        if room is None or memory is not _memory(slot, 0):
+        key = self, rows, count, channels, dtype, padded
+        room = _slot(slot).rooms.get(key)
+        if room is None:
             room = self._new_room(rows, count, channels, slot, dtype or self.dtype, padded)
-            known[key] = _memory(slot, 0), room
+            rooms = _slot(slot).rooms
+            if len(rooms) >= _MOST_ROOMS:
+                rooms.clear()
+            rooms[key] = room
         for tensor in room.empty:
             tensor.fill_(128)
         return room
@@ -125,7 +128,7 @@ class Grid:
             shapes.append((num_points, length, channels))
         sizes = [math.prod(shape) for shape in shapes]
         total = sum(sizes)
-        memory = _memory(slot, total * dtype.itemsize)[: total * dtype.itemsize].view(dtype)
+        memory = _slot(slot, total * dtype.itemsize).memory[: total * dtype.itemsize].view(dtype)
         tiles = [part.view(shape) for part, shape in zip(torch.split(memory, sizes), shapes, strict=True)]
         after = [tensor[:, length:] for tensor, length in zip(tiles, filled, strict=True)]
         empty = [tensor for tensor in after if tensor.numel() and dtype == torch.uint8]
@@ -145,7 +148,7 @@ class Grid:
         self, kind: Literal["gather", "spread"], pixels: Tensor, chosen: Tensor | None, num_images: int
     ) -> Tensor:
         """The largest absolute value that this leaves at each of the `(points,)`, of the first images only."""
-        peaks = self._no_peaks(math.gcd(_LANES, pixels[0, 0].numel()))
+        peaks = self._no_peaks(math.gcd(LANES, pixels[0, 0].numel()))
         self._run(kind, "peaks", pixels, chosen, None, range(self.down.num_tiles), peaks, num_images)
         return peaks.amax(1)
 
@@ -167,9 +170,9 @@ class Grid:
         height, width, count, channels = pixels.shape
         length = count * channels
         some = length if num_images is None else min(num_images, count) * channels
-        beyond = _memory("read" if kind in ("gather", "spread") else "written", length * self.dtype.itemsize)
+        beyond = _slot("read" if kind in ("gather", "spread") else "written", length * self.dtype.itemsize).memory
         choices, scales = (None if tensor is None else tensor.data_ptr() for tensor in (chosen, factors))
-        for kernel, numbers in self._calls(kind, mode, rows, math.gcd(_LANES, length)):
+        for kernel, numbers in self._calls(kind, mode, rows, math.gcd(LANES, length)):
             kernel(pixels.data_ptr(), choices, planes, beyond.data_ptr(), scales, height, width, length, some, *numbers)
 
     def _calls(self, kind: str, mode: Mode, rows: range, lanes: int) -> list[tuple[Kernel, tuple[int, ...]]]:
@@ -203,7 +206,7 @@ class Grid:
     ) -> None:
         """A kernel of 3×3 is a tile as well: as one of an image of 3×3 pixels."""
         length = weight[0, 0].numel()
-        key = kind, mode, range(1), math.gcd(_LANES, length)
+        key = kind, mode, range(1), math.gcd(LANES, length)
         if key not in self._found:
             self._found[key] = [(compiled(self._plan(kind, mode, True, True, key[3])), (0, 1, 0, 1, 0, 0, 1, 1))]
         ((kernel, numbers),) = self._found[key]
@@ -244,15 +247,20 @@ class Grid:
         return plan if kind == "spread" else plan._replace(down=d.back.T, across=a.back.T, to_tiles=False)
 
 
+class _Slot(NamedTuple):
+    memory: Tensor  # bytes, all 0 at first
+    rooms: dict[Any, Room]  # that lie in it
+
+
 _own = threading.local()
 
 
-def _memory(slot: int | str, size: int) -> Tensor:
-    """At least so many bytes of this thread's own memory, which were 0 at first: nothing is written to the slot that is read."""
-    kept: dict[int | str, Tensor] = _own.__dict__.setdefault("memory", {})
-    if slot not in kept or len(kept[slot]) < size:
-        kept[slot] = torch.zeros(size, dtype=torch.uint8)
-    return kept[slot]
+def _slot(name: int | str, size: int = 0) -> _Slot:
+    """This thread's own memory, of at least so many bytes; where it grows, the rooms of what it was go with it."""
+    kept: dict[int | str, _Slot] = _own.__dict__.setdefault("slots", {})
+    if name not in kept or len(kept[name].memory) < size:
+        kept[name] = _Slot(torch.zeros(size, dtype=torch.uint8), {})
+    return kept[name]
 
 
 @lru_cache(maxsize=256)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Matrix: TypeAlias = NDArray[np.float64]
+LANES = 16  # floats of a vector of AVX-512, the widest there is
 _TINY = 1e-9  # what is smaller is a 0 that rounding has left
 # Added to a float of up to 2²² this leaves no room for a fraction: what is rounded lies in the lowest bits.
 _ROUNDING = 1.5 * 2**23

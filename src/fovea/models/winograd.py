@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +13,10 @@ from torch.autograd.function import once_differentiable
 
 from fovea.device import has_llvm
 from fovea.models.pixels_first import images_first, pixels_first
+from fovea.models.vectors import LANES
 
 if TYPE_CHECKING:
-    from fovea.models.tiles import Grid
+    from fovea.models.tiles import Grid, Room
 
 # Below this product of channels the transforms cost more than they save (EXPERIMENTS.md).
 _LEAST_PRODUCT = 24 * 32
@@ -45,12 +46,8 @@ class Conv3x3(nn.Conv2d):
         half = torch.is_autocast_enabled("cpu")
         with torch.autocast("cpu", enabled=False):
             pixels = pixels_first(input.to(torch.bfloat16 if half else torch.float32))
-            if self._int8 and self._suits_bytes(pixels):
-                from fovea.models.int8 import Int8Winograd  # only where there is llvmlite
-
-                out = images_first(Int8Winograd.apply(pixels, self.weight, self.pool, self._kept))
-            else:
-                out = images_first(_Winograd.apply(pixels, self.weight, self.pool, half, self._kept))
+            way = self._way(pixels.requires_grad)
+            out = images_first(_Winograd.apply(pixels, self.weight, self.pool, way, self._kept))
         # The same for every pixel: the largest stays the largest.
         return out if self.bias is None else out + self.bias[:, None, None]
 
@@ -65,9 +62,13 @@ class Conv3x3(nn.Conv2d):
             and not (self.pool and min(images.shape[2:]) < 2)  # torch refuses what is too small
         )
 
-    def _suits_bytes(self, pixels: Tensor) -> bool:
-        """By their channels; the gradient of the images is asked of twice as many at a time as that of the weight."""
-        return not (self.out_channels % 16 or self.in_channels % (16 if pixels.requires_grad else 8))
+    def _way(self, with_back: bool) -> type[Multiplier]:
+        # What is summed up lies in vectors: for the gradient of the images along their channels, half as many for the weight's.
+        if not self._int8 or self.out_channels % LANES or self.in_channels % (LANES if with_back else LANES // 2):
+            return Plain
+        from fovea.models.int8 import Bytes  # only where there is llvmlite
+
+        return Bytes
 
 
 @contextmanager
@@ -96,6 +97,70 @@ def has_int8() -> bool:
     return has_vnni()
 
 
+class Multiplier(Protocol):
+    """How the tiles of one convolution's images are multiplied by its weight, and by the gradient of what comes out."""
+
+    in_bytes: ClassVar[bool]
+    factors: Tensor | None  # `(points,)`: what becomes of the images is multiplied by them, and rounded to bytes
+    gradient_factors: Tensor | None  # and what becomes of the gradient
+
+    def __init__(self, tiling: Grid, weights: Any, pixels: Tensor) -> None: ...
+
+    @staticmethod
+    def transformed(tiling: Grid, weight: Tensor, with_back: bool) -> Any:
+        """The weights: `(O, C, 3, 3) float32` at the points; `with_back` says whether `back` will be asked for."""
+
+    def meet(self, gradient: Tensor, chosen: Tensor | None) -> None:
+        """From now on, products are of this gradient."""
+
+    def room(self, rows: range, count: int, channels: int, slot: int) -> Room:
+        """For tiles that will be multiplied."""
+
+    def forth(self, tiles: Room, rows: range, count: int) -> Room:
+        """The images' tiles times the weights."""
+
+    def back(self, tiles: Room, products: Room, rows: range, count: int) -> Room:
+        """The gradient's tiles times the weights; the images' tiles are done with."""
+
+    def to_weight(self, tiles: Room, products: Room) -> list[Tensor]:
+        """The images' tiles times the gradient's: `(points, C, O)` of each of the shares."""
+
+
+class Plain:
+    """The numbers as they are, float32 or bfloat16."""
+
+    in_bytes: ClassVar[bool] = False
+    factors: Tensor | None = None
+    gradient_factors: Tensor | None = None
+
+    def __init__(self, tiling: Grid, weights: list[Tensor], pixels: Tensor) -> None:
+        self._tiling, self._weights = tiling, weights
+
+    @staticmethod
+    def transformed(tiling: Grid, weight: Tensor, with_back: bool) -> list[Tensor]:
+        return tiling.at_points(weight)
+
+    def meet(self, gradient: Tensor, chosen: Tensor | None) -> None:
+        pass
+
+    def room(self, rows: range, count: int, channels: int, slot: int) -> Room:
+        return self._tiling.room(rows, count, channels, slot)
+
+    def forth(self, tiles: Room, rows: range, count: int) -> Room:
+        products = self.room(rows, count, self._weights[0].shape[2], 1)
+        for read, transformed, written in zip(tiles.tiles, self._weights, products.tiles, strict=True):
+            torch.bmm(read, transformed, out=written)
+        return products
+
+    def back(self, tiles: Room, products: Room, rows: range, count: int) -> Room:
+        for written, transformed, read in zip(products.tiles, self._weights, tiles.tiles, strict=True):
+            torch.bmm(written, transformed.transpose(1, 2), out=read)
+        return tiles
+
+    def to_weight(self, tiles: Room, products: Room) -> list[Tensor]:
+        return [torch.bmm(read.transpose(1, 2), of) for read, of in zip(tiles.tiles, products.tiles, strict=True)]
+
+
 class _Winograd(torch.autograd.Function):
     """Lavin & Gray 2016 ("Fast Algorithms for Convolutional Neural Networks"), and both gradients.
 
@@ -106,58 +171,55 @@ class _Winograd(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, pixels: Tensor, weight: Tensor, pool: bool, half: bool, kept: dict[Any, Any] | None
+        ctx: Any, pixels: Tensor, weight: Tensor, pool: bool, way: type[Multiplier], kept: dict[Any, Any] | None
     ) -> Tensor:
         from fovea.models.tiles import grid  # llvmlite is loaded where it is used, and a GPU can do without
 
         # What a pooling would not read is not worked out.
         height, width = (side // 2 * 2 if pool else side for side in pixels.shape[:2])
-        tiling = grid(height, width, half, pool)
+        tiling = grid(height, width, pixels.dtype == torch.bfloat16, pool, way.in_bytes)
         key = (id(weight), tiling)
         weights = (kept or {}).get(key)
         if weights is None:
-            weights = tiling.at_points(weight)
+            weights = way.transformed(tiling, weight, with_back=ctx.needs_input_grad[0])
             weights = weights if kept is None else kept.setdefault(key, weights)  # another thread may have been first
-        count = pixels.shape[2]
+        count, channels = pixels.shape[2:]
         size = (height // 2, width // 2) if pool else (height, width)
         out = pixels.new_empty(*size, count, len(weight))
         chosen = torch.empty_like(out, dtype=torch.uint8) if pool else None
-        for rows in chunks(tiling, count):
-            tiles, products = (tiling.room(rows, count, *way) for way in ((pixels.shape[3], 0), (len(weight), 1)))
-            tiling.gather(pixels, tiles, rows)
-            for read, transformed, written in zip(tiles.tiles, weights, products.tiles, strict=True):
-                torch.bmm(read, transformed, out=written)
-            tiling.collect(products, out, chosen, rows)
-        ctx.save_for_backward(pixels, chosen, *weights)
-        ctx.tiling = tiling
+        multiplier = way(tiling, weights, pixels)
+        for rows in _chunks(tiling, count):
+            tiles = multiplier.room(rows, count, channels, 0)
+            tiling.gather(pixels, tiles, rows, multiplier.factors)
+            tiling.collect(multiplier.forth(tiles, rows, count), out, chosen, rows)
+        ctx.save_for_backward(pixels, chosen)
+        ctx.tiling, ctx.multiplier = tiling, multiplier
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None, None, None]:
-        pixels, chosen, *weights = ctx.saved_tensors
+        pixels, chosen = ctx.saved_tensors
         tiling: Grid = ctx.tiling
-        count, (channels, outputs) = pixels.shape[2], weights[0].shape[1:]
+        multiplier: Multiplier = ctx.multiplier
+        (count, channels), outputs = pixels.shape[2:], gradient.shape[3]
         gradient = gradient.contiguous()
+        multiplier.meet(gradient, chosen)
         to_pixels = torch.zeros_like(pixels) if ctx.needs_input_grad[0] else None
         to_weight = torch.zeros(3, 3, channels, outputs)
-        for rows in chunks(tiling, count):
-            tiles, products = (tiling.room(rows, count, *way) for way in ((channels, 0), (outputs, 1)))
-            tiling.gather(pixels, tiles, rows)  # once more: as quick as to keep them, in half of the memory
-            tiling.spread(gradient, chosen, products, rows)
-            found = [
-                torch.bmm(read.transpose(1, 2), written)
-                for read, written in zip(tiles.tiles, products.tiles, strict=True)
-            ]
-            tiling.add_from_points(found, to_weight)
+        for rows in _chunks(tiling, count):
+            tiles, products = (multiplier.room(rows, count, *way) for way in ((channels, 0), (outputs, 1)))
+            tiling.gather(
+                pixels, tiles, rows, multiplier.factors
+            )  # once more: as quick as to keep them, in half of the memory
+            tiling.spread(gradient, chosen, products, rows, multiplier.gradient_factors)
+            tiling.add_from_points(multiplier.to_weight(tiles, products), to_weight)
             if to_pixels is not None:
-                for read, written, transformed in zip(tiles.tiles, products.tiles, weights, strict=True):
-                    torch.bmm(written, transformed.transpose(1, 2), out=read)
-                tiling.add(tiles, to_pixels, rows)
+                tiling.add(multiplier.back(tiles, products, rows, count), to_pixels, rows)
         return to_pixels, to_weight.permute(3, 2, 0, 1), None, None, None
 
 
-def chunks(tiling: Grid, count: int) -> list[range]:
+def _chunks(tiling: Grid, count: int) -> list[range]:
     """Rows of tiles, as many at a time as fill a matrix product."""
     num_rows = tiling.down.num_tiles
     step = -(-_ENOUGH_ROWS // (tiling.across.num_tiles * count))
