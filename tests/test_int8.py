@@ -14,7 +14,7 @@ from fovea.models import products, winograd
 from fovea.models.base import build_model
 from fovea.models.int8 import Bytes
 from fovea.models.products import multiply, multiply_transposed, panel_width
-from fovea.models.winograd import Conv3x3, transformed_once
+from fovea.models.winograd import Conv3x3, Transformed
 from fovea.recipes.fast import fast
 from fovea.resolve import resolve
 
@@ -65,7 +65,10 @@ def both_ways(layer, images, seed, dtype=torch.bfloat16):
     """Output and gradients, and of bytes, with the other numbers in float32 or bfloat16."""
     expected = layer(images)
     wanted = [expected, *torch.autograd.grad(expected, (images, layer.weight), seed)]
-    with transformed_once([layer], int8=True), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+    with (
+        Transformed().once_for([layer], int8=True),
+        torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16),
+    ):
         out = layer(images)
         found = [out, *torch.autograd.grad(out, (images, layer.weight), seed.to(dtype))]
     assert out.dtype == dtype
@@ -96,7 +99,7 @@ def test_images_that_need_no_gradient_may_have_24_channels(pool, monkeypatch):
     seed = torch.randn_like(expected)
     (wanted,) = torch.autograd.grad(expected, layer.weight, seed)
     monkeypatch.setattr(winograd.Plain, "forth", lambda *_: pytest.fail("no bytes"))
-    with transformed_once([layer], int8=True):
+    with Transformed().once_for([layer], int8=True):
         out = layer(images)
         (found,) = torch.autograd.grad(out, layer.weight, seed)
     assert distance(out, expected) < 0.1
@@ -118,7 +121,7 @@ def test_images_that_the_sample_does_not_hold_are_cut_off_and_the_others_are_as_
     torch.manual_seed(0)
     layer, images = Conv3x3(32, 32), torch.randn(9, 32, 8, 8)
     images[8] *= 100  # of nine, the sample holds the first eight
-    with transformed_once([layer], int8=True), torch.autocast("cpu", torch.bfloat16):
+    with Transformed().once_for([layer], int8=True), torch.autocast("cpu", torch.bfloat16):
         out = layer(images).detach()
     expected = layer(images).detach()
     assert distance(out[:8], expected[:8]) < 0.1
@@ -129,14 +132,14 @@ def test_images_that_the_sample_does_not_hold_are_cut_off_and_the_others_are_as_
 def test_what_is_no_number_comes_out():
     layer = Conv3x3(32, 32)
     layer.weight.data[0, 0, 0, 0] = torch.nan
-    with transformed_once([layer], int8=True), torch.autocast("cpu", torch.bfloat16):
+    with Transformed().once_for([layer], int8=True), torch.autocast("cpu", torch.bfloat16):
         assert layer(torch.randn(4, 32, 8, 8)).isnan().any()
 
 
 @needs_vnni
 def test_nothing_but_zeros_comes_out_of_zeros():
     layer, images = Conv3x3(32, 32), torch.zeros(4, 32, 8, 8).requires_grad_()
-    with transformed_once([layer], int8=True), torch.autocast("cpu", torch.bfloat16):
+    with Transformed().once_for([layer], int8=True), torch.autocast("cpu", torch.bfloat16):
         out = layer(images)
         gradients = torch.autograd.grad(out, (images, layer.weight), torch.zeros_like(out))
     assert not any(tensor.any() for tensor in (out, *gradients))
@@ -167,7 +170,7 @@ def test_evaluation_and_layers_of_other_widths_take_no_bytes(monkeypatch):
     images = torch.randn(40, 32, 8, 8)
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         Conv3x3(32, 48)(images)
-        with transformed_once([layer := Conv3x3(32, 40)], int8=True):
+        with Transformed().once_for([layer := Conv3x3(32, 40)], int8=True):
             layer(images)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from fovea.models import winograd
 from fovea.models.pixels_first import BatchNorm, NormReLU, images_first, lies_pixels_first, pixels_first
 from fovea.models.tiles import Grid
-from fovea.models.winograd import Conv3x3, transformed_once
+from fovea.models.winograd import Conv3x3, Transformed
 
 
 @pytest.fixture
@@ -169,18 +169,27 @@ def test_channels_far_from_0_are_normalized_as_well(half):
     torch.testing.assert_close(out.double(), expected, rtol=5e-3 if half else 1e-3, atol=5e-3 if half else 1e-3)
 
 
-def test_what_several_models_share_is_transformed_once(monkeypatch):
-    transformed = []
+def test_what_several_models_share_is_transformed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = []
     at_points = Grid.at_points
-    monkeypatch.setattr(Grid, "at_points", lambda *given: transformed.append(1) or at_points(*given))
+    monkeypatch.setattr(Grid, "at_points", lambda *given: done.append(1) or at_points(*given))
     layer, images = Conv3x3(24, 32), torch.randn(2, 24, 8, 8)
     replica = copy.deepcopy(layer, {id(layer.weight): layer.weight})
-    with transformed_once([layer, replica]):
+    transformed = Transformed()
+    with transformed.once_for([layer, replica]):
         first, second = layer(images), replica(images)
     assert torch.equal(first, second)
-    assert len(transformed) == 1
+    assert len(done) == 1
     with torch.no_grad():
         layer.weight += 1
-    with transformed_once([layer, replica]):
-        assert not torch.equal(layer(images), first), "nothing is kept from block to block"
-    assert layer._kept is None
+    with transformed.once_for([layer, replica]):
+        assert len(done) == 2, "what was asked for before is there when the block begins"
+        assert not torch.equal(layer(images), first), "and is that of the weights as they are now"
+    assert len(done) == 2
+    with transformed.once_for([layer, replica]):
+        layer(images[..., :6])
+    assert len(done) == 4, "of another size the first time"
+    with transformed.once_for([layer, replica]):
+        pass
+    assert len(done) == 5, "and then what the last block asked for, no more"
+    assert layer._transformed is None

@@ -19,7 +19,7 @@ from fovea.device import autocast
 from fovea.engine.small_first import shrink
 from fovea.errors import ConfigError
 from fovea.models.base import Model
-from fovea.models.winograd import Conv3x3, has_int8, transformed_once
+from fovea.models.winograd import Conv3x3, Transformed, has_int8
 
 Loss = Callable[[Model, Tensor, Tensor], Tensor]
 """Network, `(B, C, H, W)` images and labels to the `(B,)` losses."""
@@ -102,6 +102,7 @@ class Parts:
         self._replicas: list[Model] = []
         # One operation, one thread: torch's own are for those who wait.
         self._pool = ThreadPoolExecutor(num_threads, "fovea-part", torch.set_num_threads, (1,))
+        self._transformed = Transformed(self._pool.map)
 
     def backward(self, images: Tensor, labels: Tensor, loss: Loss) -> Tensor:
         """Set `grad` of every parameter as for the mean loss of the batch, and return the `(B,)` losses."""
@@ -123,7 +124,7 @@ class Parts:
         for parameter in self._model.parameters():
             parameter.grad = None
         found = []
-        with transformed_once(replicas, self._int8):
+        with self._transformed.once_for(replicas, self._int8):
             for losses, gradients in self._pool.map(one, replicas, pieces):  # in order, each as soon as it is there
                 found.append(losses)
                 for parameter, gradient in zip(parameters, gradients, strict=True):

@@ -76,8 +76,7 @@ def compiled(plan: Plan) -> Kernel:
 def compile_text(text: str, num_addresses: int, num_numbers: int) -> Kernel:
     """The function `kernel` of LLVM's text, which takes so many addresses and, after them, so many integers."""
     target, module = _target(), llvm.parse_assembly(text)
-    builder = llvm.create_pass_builder(target, llvm.create_pipeline_tuning_options(speed_level=1))
-    builder.getModulePassManager().run(module, builder)
+    # No passes of LLVM's go over it: they took half of the time, and left nothing quicker (EXPERIMENTS.md).
     engine = llvm.create_mcjit_compiler(module, target)
     engine.finalize_object()
     _engines.append(engine)

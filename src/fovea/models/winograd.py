@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +35,7 @@ class Conv3x3(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int, bias: bool = False, pool: bool = False) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
         self.pool = pool
-        self._kept: dict[Any, Any] | None = None
+        self._transformed: Transformed | None = None
         self._int8 = False
 
     def forward(self, input: Tensor) -> Tensor:
@@ -46,8 +46,9 @@ class Conv3x3(nn.Conv2d):
         half = torch.is_autocast_enabled("cpu")
         with torch.autocast("cpu", enabled=False):
             pixels = pixels_first(input.to(torch.bfloat16 if half else torch.float32))
-            way = self._way(pixels.requires_grad)
-            out = images_first(_Winograd.apply(pixels, self.weight, self.pool, way, self._kept))
+            form = self._form(pixels)
+            weights = (self._transformed or Transformed()).of(self.weight, form)
+            out = images_first(_Winograd.apply(pixels, self.weight, weights, self.pool, form))
         # The same for every pixel: the largest stays the largest.
         return out if self.bias is None else out + self.bias[:, None, None]
 
@@ -62,6 +63,14 @@ class Conv3x3(nn.Conv2d):
             and not (self.pool and min(images.shape[2:]) < 2)  # torch refuses what is too small
         )
 
+    def _form(self, pixels: Tensor) -> Form:
+        from fovea.models.tiles import grid  # llvmlite is loaded where it is used, and a GPU can do without
+
+        # What a pooling would not read is not worked out.
+        height, width = (side // 2 * 2 if self.pool else side for side in pixels.shape[:2])
+        way, with_back = self._way(pixels.requires_grad), pixels.requires_grad
+        return Form(grid(height, width, pixels.dtype == torch.bfloat16, self.pool, way.in_bytes), way, with_back)
+
     def _way(self, with_back: bool) -> type[Multiplier]:
         # What is summed up lies in vectors: for the gradient of the images along their channels, half as many for the weight's.
         if not self._int8 or self.out_channels % LANES or self.in_channels % (LANES if with_back else LANES // 2):
@@ -71,21 +80,54 @@ class Conv3x3(nn.Conv2d):
         return Bytes
 
 
-@contextmanager
-def transformed_once(models: Iterable[nn.Module], int8: bool = False) -> Iterator[None]:
-    """Within the block, in which weights stay as they are, those that models share are transformed once for all of them.
+class Form(NamedTuple):
+    """What a weight is transformed to."""
 
-    With `int8`, bytes are multiplied (fovea.models.int8), for which the CPU has to have the instruction.
-    """
-    layers = [layer for model in models for layer in model.modules() if isinstance(layer, Conv3x3)]
-    kept: dict[Any, Any] = {}
-    for layer in layers:
-        layer._kept, layer._int8 = kept, int8
-    try:
-        yield
-    finally:
+    tiling: Grid
+    way: type[Multiplier]
+    with_back: bool  # for the gradient of the images, too
+
+
+class Transformed:
+    """Weights at the points, each once for all models that share it, by several threads where `run` is a pool's `map`."""
+
+    def __init__(self, run: Callable[..., Iterable[Any]] = map) -> None:
+        self._run = run
+        self._found: dict[Any, Any] = {}
+        self._asked: dict[Any, tuple[Tensor, Form]] = {}  # in the last block
+
+    @contextmanager
+    def once_for(self, models: Iterable[nn.Module], int8: bool = False) -> Iterator[None]:
+        """Within the block weights stay as they are. With `int8`, bytes are multiplied, for which the CPU has to have the
+        instruction (fovea.models.int8).
+        """
+        layers = [layer for model in models for layer in model.modules() if isinstance(layer, Conv3x3)]
         for layer in layers:
-            layer._kept, layer._int8 = None, False
+            layer._transformed, layer._int8 = self, int8
+        try:
+            # What one step asked for the next will, too: two threads would both find it lacking, and both make it.
+            asked, self._asked = self._asked, {}
+            largest_first = dict(sorted(asked.items(), key=lambda item: -item[1][0].numel()))
+            self._found = dict(zip(largest_first, self._run(_transform, largest_first.values()), strict=True))
+            yield
+        finally:
+            self._found = {}
+            for layer in layers:
+                layer._transformed, layer._int8 = None, False
+
+    def of(self, weight: Tensor, form: Form) -> Any:
+        """The `(O, C, 3, 3)` weight in this form."""
+        key = id(weight), form
+        self._asked[key] = weight, form
+        if key not in self._found:
+            self._found[key] = _transform((weight, form))
+        return self._found[key]
+
+
+@torch.no_grad()
+def _transform(asked: tuple[Tensor, Form]) -> Any:
+    weight, form = asked
+    return form.way.transformed(form.tiling, weight, form.with_back)
 
 
 def has_int8() -> bool:
@@ -170,24 +212,14 @@ class _Winograd(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, pixels: Tensor, weight: Tensor, pool: bool, way: type[Multiplier], kept: dict[Any, Any] | None
-    ) -> Tensor:
-        from fovea.models.tiles import grid  # llvmlite is loaded where it is used, and a GPU can do without
-
-        # What a pooling would not read is not worked out.
-        height, width = (side // 2 * 2 if pool else side for side in pixels.shape[:2])
-        tiling = grid(height, width, pixels.dtype == torch.bfloat16, pool, way.in_bytes)
-        key = (id(weight), tiling)
-        weights = (kept or {}).get(key)
-        if weights is None:
-            weights = way.transformed(tiling, weight, with_back=ctx.needs_input_grad[0])
-            weights = weights if kept is None else kept.setdefault(key, weights)  # another thread may have been first
+    def forward(ctx: Any, pixels: Tensor, weight: Tensor, weights: Any, pool: bool, form: Form) -> Tensor:
+        tiling = form.tiling
+        height, width = pixels.shape[:2]
         count, channels = pixels.shape[2:]
         size = (height // 2, width // 2) if pool else (height, width)
         out = pixels.new_empty(*size, count, len(weight))
         chosen = torch.empty_like(out, dtype=torch.uint8) if pool else None
-        multiplier = way(tiling, weights, pixels)
+        multiplier = form.way(tiling, weights, pixels)
         for rows in _chunks(tiling, count):
             tiles = multiplier.room(rows, count, channels, 0)
             tiling.gather(pixels, tiles, rows, multiplier.factors)

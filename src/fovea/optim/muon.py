@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from fovea.device import has_bf16
 from fovea.errors import ConfigError
 from fovea.models.base import Model
 from fovea.optim.adamw import adamw
@@ -68,7 +69,10 @@ def muon(
 
 
 class Muon(Optimizer):
-    """Orthogonalized momentum, for weights of two dimensions or more (a convolution's are `(out, in * height * width)`)."""
+    """Orthogonalized momentum, for weights of two dimensions or more (a convolution's are `(out, in * height * width)`).
+
+    The iterations are in bfloat16 where the device has it in hardware; momentum and weights are what the weights are.
+    """
 
     def __init__(
         self, params: Iterable[Any], lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.0,
@@ -82,13 +86,14 @@ class Muon(Optimizer):
     def step(self, closure: Any = None) -> Any:
         """One step: on a GPU for all weights of one shape at a time, on a CPU for each, the largest first."""
         for group in self.param_groups:
+            half = has_bf16(group["params"][0].device)
             alike: dict[Any, list[Tensor]] = defaultdict(list)
             for weight in sorted(group["params"], key=Tensor.numel, reverse=True):
                 if weight.grad is not None:
                     alike[(weight.shape, weight.device) if weight.is_cuda else id(weight)].append(weight)
                     if not self.state[weight]:
                         self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
-            self._map(partial(self._step, group=group), alike.values())
+            self._map(partial(self._step, group=group, half=half), alike.values())
 
     def _map(self, function: Callable[[list[Tensor]], None], batches: Iterable[list[Tensor]]) -> None:
         """On all cores where torch was left with one since the optimizer was built (fovea.engine.gradients)."""
@@ -103,7 +108,7 @@ class Muon(Optimizer):
         return ThreadPoolExecutor(self._cores, "fovea-muon", torch.set_num_threads, (1,))
 
     @torch.no_grad()  # of this thread
-    def _step(self, weights: list[Tensor], group: dict[str, Any]) -> None:
+    def _step(self, weights: list[Tensor], group: dict[str, Any], half: bool) -> None:
         grads = [weight.grad.contiguous() for weight in weights if weight.grad is not None]  # once, not at each use
         velocities = [self.state[weight]["momentum_buffer"] for weight in weights]
         torch._foreach_mul_(velocities, group["momentum"])
@@ -111,7 +116,7 @@ class Muon(Optimizer):
         ahead = torch._foreach_add(grads, velocities, alpha=group["momentum"]) if group["nesterov"] else velocities
 
         matrices = torch.stack([direction.flatten(1) for direction in ahead])
-        updates = newton_schulz(matrices, group["steps"]).to(weights[0].dtype)
+        updates = newton_schulz(matrices, group["steps"], half=half).to(weights[0].dtype)
         rows, columns = matrices.shape[1:]
         if group["normalize"]:
             norms = torch._foreach_norm(weights)
@@ -124,17 +129,19 @@ class Muon(Optimizer):
 
 
 def newton_schulz(
-    matrices: Tensor, steps: int = 5, coefficients: tuple[float, float, float] = QUINTIC, eps: float = 1e-7
-) -> Tensor:
-    """`(N, R, C)` matrices U S V^T to, nearly, U V^T: bfloat16 on a GPU, float32 elsewhere."""
+    matrices: Tensor, steps: int = 5, coefficients: tuple[float, float, float] = QUINTIC, eps: float = 1e-7,
+    half: bool = False,
+) -> Tensor:  # fmt: skip
+    """`(N, R, C)` matrices U S V^T to, nearly, U V^T, in float32; with `half`, in bfloat16."""
     a, b, c = coefficients
-    x = matrices.to(torch.bfloat16 if matrices.is_cuda else torch.float32)
+    x = matrices.float()
     tall = x.shape[1] > x.shape[2]
     if tall:  # the smaller of the two products
         x = x.mT
     x = x / (x.norm(dim=(1, 2), keepdim=True) + eps)  # no singular value above 1, where the iteration would explode
-    if x.dtype == torch.float32 and x.shape[1] >= LARGE and x.shape[2] >= WIDE * x.shape[1]:
-        x = torch.bmm(_polynomial(x @ x.mT, steps, coefficients), x)
+    x = x.to(torch.bfloat16 if half else torch.float32)
+    if not x.is_cuda and x.shape[1] >= LARGE and x.shape[2] >= WIDE * x.shape[1]:
+        x = torch.bmm(_polynomial((x @ x.mT).float(), steps, coefficients).to(x.dtype), x)
         return x.mT if tall else x
     for _ in range(steps):
         gram = x @ x.mT

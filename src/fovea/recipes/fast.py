@@ -31,7 +31,7 @@ def fast(data: str) -> RunConfig:
         small_first=SmallFirstConfig(until=0.5, sizes=2),
         label_smoothing=0.2,
         hardest=0.5,
-        epochs=17,
+        epochs=18,
         min_steps=200,
         batch_size=1000,
         part_size=125,
