@@ -22,8 +22,8 @@ _MOST_BUSY = 8.0  # times as long as that, on a machine that others use, too
 NUM_CHECKED = (
     100  # images of train that are inferred after an epoch without a val split, to see that weights are finite
 )
-# The side of small first images to the power of this: 16×16 pixels take 0.27 of the time of 32×32, 24×24 0.62 (EXPERIMENTS.md).
-_SMALL_POWER = 1.8
+# The side of small first images to the power of this: 16×16 pixels take 0.34 to 0.38 of the time of 32×32, 24×24 0.62 to 0.66 (EXPERIMENTS.md).
+_SMALL_POWER = 1.5
 
 
 class ByEpochs:
