@@ -172,7 +172,7 @@ def draw(runs: list[dict[str, Any]]) -> None:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set(xlabel="seconds of training (logarithmic)", ylabel="test accuracy, %")
         axes.set_title(f"CIFAR-10 on {os.cpu_count()} CPU cores")
-        axes.legend(loc="upper left")
+        axes.legend(loc="center")
         house.save(figure, PICTURE)
 
 
