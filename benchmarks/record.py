@@ -172,7 +172,7 @@ def draw(runs: list[dict[str, Any]]) -> None:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set(xlabel="seconds of training (logarithmic)", ylabel="test accuracy, %")
         axes.set_title(f"CIFAR-10 on {os.cpu_count()} CPU cores")
-        axes.legend(loc="center")
+        axes.legend(loc="center", frameon=True, fancybox=False, borderpad=0.8)
         house.save(figure, PICTURE)
 
 
