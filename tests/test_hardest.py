@@ -43,7 +43,7 @@ def test_every_image_is_mirrored_every_other_time_that_it_is_shown():
         for images, labels in loader.epoch(epoch):
             for row, image in zip(labels.tolist(), images, strict=True):
                 seen[row].append(image[0, 0, 0].item() > 0.99)
-        loader.learn(torch.full((100,), 1.0 / epoch))  # the same half would come in every other epoch
+        loader.learn(epoch, torch.full((100,), 1.0 / epoch))  # the same half would come in every other epoch
     for row, sides in seen.items():
         assert len(sides) == 4
         assert sides[:2] in ([True, False], [False, True]), row

@@ -52,7 +52,6 @@ class Loader:
         self._shuffle = shuffle
         self._balanced = balanced  # an epoch of as many images, but of all classes equally many
         self._hardest = hardest or Hardest(len(split), 1.0)
-        self._order = torch.empty(0, dtype=torch.int64)  # of the last epoch
 
     def __len__(self) -> int:
         """Batches in an epoch; the last may be smaller."""
@@ -72,10 +71,10 @@ class Loader:
             return balanced_order(self._labels.cpu(), generator)
         return self._hardest.choose(torch.randperm(len(self._labels), generator=generator))
 
-    def learn(self, losses: Tensor) -> None:
-        """Tell it the losses of the images that the last epoch gave, `(M,)` on the CPU: those of large loss come again."""
+    def learn(self, epoch: int, losses: Tensor) -> None:
+        """Tell it the losses of the images that `epoch` gave, `(M,)` on the CPU: those of large loss come again."""
         if self._hardest.leaves_out:
-            self._hardest.learn(self._order[: len(losses)], losses)
+            self._hardest.learn(self.order(epoch)[: len(losses)], losses)
 
     def epoch(self, epoch: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield `(B, C, H, W) float32` standardized images and `(B,) int64` labels.
@@ -88,16 +87,10 @@ class Loader:
         # Augmentations may mix the images of a batch: they see one at a time.
         pixels = self.batch_size * self._split.store.shape[2] * self._split.store.shape[3]
         together = 1 if self._augmentations else max(1, _CHUNK_PIXELS // pixels)
-        self._order = self.order(epoch)
-        of_epoch = (
-            self._order,
-            self._order.to(self._device),
-            self._hardest.times_shown(self._order, epoch).to(self._device),
-        )
-        for picked, rows, times in zip(
-            *(torch.split(each, together * self.batch_size) for each in of_epoch), strict=True
-        ):
+        for picked in torch.split(self.order(epoch), together * self.batch_size):
+            rows = picked.to(self._device)
             images = self._images(picked if self._on_host else rows)
+            times = self._hardest.times_shown(picked, epoch).to(self._device)
             draw = Draw(generator, times, rows, self._seed)
             labels = self._labels[rows]
             for augment in self._augmentations[: self._num_movers]:

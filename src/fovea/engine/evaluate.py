@@ -24,7 +24,6 @@ from fovea.run import PREDICTIONS_COLUMNS, Run, load_weights
 
 # Images at a time without gradients: large enough to be fast, small enough for any memory; fewer above 64×64 pixels.
 BATCH_SIZE, _BATCH_PIXELS = 250, 500 * 64 * 64
-_GPU_BATCH_SIZE = 2000  # smaller ones are gone before the next has been asked for
 
 
 @dataclass(frozen=True)
@@ -55,14 +54,13 @@ def measure(
     begun = time.perf_counter()
     single, single_seconds = torch.empty(0), 0.0
     height, width = preprocess.image_size
-    most = _GPU_BATCH_SIZE if device.type == "cuda" else BATCH_SIZE
-    batch_size = max(1, min(most, _BATCH_PIXELS // (height * width)))
+    batch_size = max(1, min(BATCH_SIZE, _BATCH_PIXELS // (height * width)))
     hint = "end what else uses it, or take another --device"
     with torch.inference_mode(), exact_float32(), memory_errors(f"on {device} for {batch_size} images at a time", hint):
         loader = Loader(split, preprocess, batch_size, device)
         for number, (weight, view) in enumerate(views_of(views)):
             with autocast(precision, device):
-                seen = torch.cat([model(view(images)).float() for images, _ in loader.epoch()]).cpu()
+                seen = torch.cat([model(view(images)).float().cpu() for images, _ in loader.epoch()])
             if number == 0:  # the plain view
                 single, single_seconds = seen, time.perf_counter() - begun
                 logits = weight * seen

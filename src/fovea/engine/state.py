@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fovea.data.hardest import Hardest
 from fovea.device import rng_state, set_rng_state
@@ -15,9 +13,6 @@ from fovea.errors import RunError
 from fovea.models.base import Model
 from fovea.optim.average import WeightAverage
 from fovea.run import Run, load_weights
-
-# On a GPU an epoch may last a tenth of a second, less than its saving: that takes up to one part in so many of the time.
-_SAVING_SHARE = 20
 
 
 class State:
@@ -34,8 +29,6 @@ class State:
         self.best: list[float] = []  # val accuracy and minus val loss, of the best epoch so far
         self.best_epoch = 0
         self.ended = ""  # why; empty: it goes on, or its epochs are done
-        self._best_weights: dict[str, Tensor] = {}  # where they are not saved yet
-        self._next_save = 0.0
 
     def restore(self, device: torch.device) -> int:
         """Go back to the last whole epoch and return its number; 0, and a first save, in a new run."""
@@ -65,10 +58,8 @@ class State:
         self.cost.lap("setup")
         return epoch
 
-    def end_epoch(
-        self, record: dict[str, Any], score: list[float], ended: str, device: torch.device, is_last: bool
-    ) -> None:
-        """Note the epoch and save; on a GPU, not after each of many short ones.
+    def end_epoch(self, record: dict[str, Any], score: list[float], ended: str, device: torch.device) -> None:
+        """Note the epoch and save.
 
         Args:
             score: the higher, the better, compared from the left; empty without a val split: the latest counts as the best.
@@ -79,20 +70,16 @@ class State:
         epoch, patience = record["epoch"], self.run.config.patience
         if not score or score > self.best:
             self.best, self.best_epoch = score, epoch
-            self._best_weights = {name: tensor.clone() for name, tensor in self.average.model.state_dict().items()}
+            self.run.save_weights("best", self.average.model.state_dict())
         if patience and epoch - self.best_epoch >= patience:
             ended = f"no epoch since epoch {self.best_epoch} was better on val, and patience is {patience}"
         self.ended = ended
-        if is_last or ended or device.type != "cuda" or time.perf_counter() >= self._next_save:
-            self._save(epoch, device)
+        self._save(epoch, device)
 
     def _save(self, epoch: int, device: torch.device) -> None:
-        begun = time.perf_counter()
-        last = self.average.model.state_dict()
-        self.run.save_weights("last", last)
-        if epoch == 0 or self._best_weights:
-            self.run.save_weights("best", self._best_weights or last)
-        self._best_weights = {}
+        self.run.save_weights("last", self.average.model.state_dict())
+        if epoch == 0:
+            self.run.save_weights("best", self.average.model.state_dict())
         self.run.save_history(self.results, self.steps)
         cost = self.cost.summary()
         self.run.save_cost(cost)
@@ -106,5 +93,3 @@ class State:
             "times_shown": self.hardest.times, "cost": cost,
         })  # fmt: skip
         self.cost.lap("save")
-        now = time.perf_counter()
-        self._next_save = now + _SAVING_SHARE * (now - begun)

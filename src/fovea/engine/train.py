@@ -32,7 +32,6 @@ from fovea.engine.finetune import Freezing, read_start, take
 from fovea.engine.gradients import build_backward, check_parts, in_int8, in_parts, loss_weights
 from fovea.engine.pace import NUM_CHECKED, build_pace
 from fovea.engine.progress import Display, clock
-from fovea.engine.recorded import Recorded, Step, on_own_stream
 from fovea.engine.small_first import check_small_first, scale_at
 from fovea.engine.state import State
 from fovea.errors import Diverged
@@ -90,8 +89,7 @@ def fit(
 ) -> None:  # fmt: skip
     """Train `model` into the run folder, from where its resume.pt stands or from the start.
 
-    `cost` is the clock that began before the model was built. The state is saved after every epoch (fovea.engine.state); the same seed on the same machine
-    gives the same steps.csv and weights.
+    `cost` is the clock that began before the model was built. The state is saved after every epoch; the same seed on the same machine gives the same steps.csv and weights.
     Raises Diverged when the loss is no longer finite, OutOfMemory, RunError when the data is no longer that of the run.
     """
     config = run.config
@@ -102,7 +100,6 @@ def fit(
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         reproducible(device, config.batch_size * height * width),
         memory_errors(f"on {device} at batch size {config.batch_size}", _smaller(config, dataset)),
-        on_own_stream(device),
         display,
     ):
         _fit(run, config, dataset, model.to(device), preprocess, device, display, on_epoch, cost or Cost(device))
@@ -134,18 +131,6 @@ def _fit(
     computing = describe(device, precision, in_int8(config, model, precision, device))
     display.say(f"training on {computing}, {num_parameters(model):,} parameters")
     backward = build_backward(config, model, precision, device, scaler, loss_weights(config, dataset, device))
-
-    def take_step(images: Tensor, labels: Tensor, scale: float) -> Tensor:
-        optimizer.zero_grad()
-        of_images = backward(images, labels, scale)
-        scaler.step(optimizer)
-        scaler.update()
-        return of_images
-
-    replay = (
-        device.type == "cuda" and not scaler.is_enabled()
-    )  # which waits for the GPU, to see if gradients are finite
-    make_step: Step = Recorded(take_step, model, optimizer, device) if replay else take_step
     # Small steps do not win back what the thread costs, and a policy draws from the generator that dropout draws from, too.
     make = ahead if in_parts(config, device) else iter
     display.start()
@@ -166,7 +151,10 @@ def _fit(
 
             scale = scale_at(config.small_first, (position + 1) / pace.num_steps)
 
-            losses.append(make_step(images, labels, scale))
+            optimizer.zero_grad()
+            losses.append(backward(images, labels, scale))
+            scaler.step(optimizer)
+            scaler.update()
             average.update(total_steps)
 
             share, left = pace.share(total_steps), pace.seconds_left(total_steps)
@@ -184,7 +172,7 @@ def _fit(
         if not of_images.isfinite().all():
             _finite_mean(losses, 0, epoch, run)  # says which
         train_loss, num_images = of_images.mean().item(), len(of_images)
-        loader.learn(of_images)
+        loader.learn(epoch, of_images)
         seconds = time.perf_counter() - begun
         if seconds > LONG_EPOCH:
             release_freed_memory()
@@ -193,7 +181,7 @@ def _fit(
         cost.lap("val")
         row = (epoch, train_loss, val_loss, val_accuracy, config.optim.lr * factor, seconds, num_images / seconds)
         record = dict(zip(RESULTS_COLUMNS, row, strict=True))
-        state.end_epoch(record, score, pace.over(total_steps), device, is_last=epoch == config.epochs)
+        state.end_epoch(record, score, pace.over(total_steps), device)
         is_last = bool(state.ended) or epoch == config.epochs
         display.say(_epoch_line(pace.name(epoch), record, None if is_last else pace.seconds_left(total_steps)))
         if on_epoch is not None:

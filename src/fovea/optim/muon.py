@@ -125,8 +125,6 @@ class Muon(Optimizer):
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
         # So that a weight with more outputs than inputs changes its outputs as much as others do (Jordan et al. 2024).
         lr = group["lr"] * max(1.0, rows / columns) ** 0.5
-        if isinstance(lr, Tensor):  # of a step that is recorded (fovea.engine.recorded)
-            updates, lr = updates * lr, 1.0
         torch._foreach_add_(weights, [update.reshape(weights[0].shape) for update in updates], alpha=-lr)
 
 
