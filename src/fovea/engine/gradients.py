@@ -19,7 +19,10 @@ from fovea.device import autocast
 from fovea.engine.small_first import shrink
 from fovea.errors import ConfigError
 from fovea.models.base import Model
+from fovea.models.pixels_first import by_groups
 from fovea.models.winograd import Conv3x3, Transformed, has_int8
+
+MOST_TOGETHER = 500  # images of several parts: more only take memory (EXPERIMENTS.md)
 
 Loss = Callable[[Model, Tensor, Tensor], Tensor]
 """Network, `(B, C, H, W)` images and labels to the `(B,)` losses."""
@@ -91,24 +94,27 @@ def check_parts(part_size: int, model: Model) -> None:
 class Parts:
     """Sets the gradients of a model's parameters, part by part.
 
-    PyTorch shares out every single operation among its threads, and after each of them all wait for the slowest. Where a
-    whole part of the batch goes through the network on one core, they wait once a step (EXPERIMENTS.md). What comes
-    out depends on the size of the parts and not on the number of cores: gradients are summed in the order of the parts.
+    PyTorch shares out every single operation among its threads, and after each of them all wait for the slowest. Where whole
+    parts of the batch go through the network on one core, they wait once a step (EXPERIMENTS.md). A core takes several
+    parts at once where normalization can keep them apart: what they share, as the weights, it handles once. What comes out
+    depends on the size of the parts, and not on the number of cores but for rounding: gradients are summed in order.
     Batch normalization sees one part at a time (ghost batches: Hoffer et al. 2017).
     """
 
     def __init__(self, model: Model, part_size: int, num_threads: int, int8: bool = False) -> None:
-        self._model, self._part_size, self._int8 = model, part_size, int8
-        self._replicas: list[Model] = []
+        self._model, self._part_size, self._num_threads, self._int8 = model, part_size, num_threads, int8
+        self._replicas = [_replica(model)]
+        self._keeps_apart = by_groups(self._replicas[0], part_size)
         # One operation, one thread: torch's own are for those who wait.
         self._pool = ThreadPoolExecutor(num_threads, "fovea-part", torch.set_num_threads, (1,))
         self._transformed = Transformed(self._pool.map)
 
     def backward(self, images: Tensor, labels: Tensor, loss: Loss) -> Tensor:
         """Set `grad` of every parameter as for the mean loss of the batch, and return the `(B,)` losses."""
-        pieces = list(zip(torch.split(images, self._part_size), torch.split(labels, self._part_size), strict=True))
+        size = self._num_together(len(images)) * self._part_size
+        pieces = list(zip(torch.split(images, size), torch.split(labels, size), strict=True))
         while len(self._replicas) < len(pieces):
-            self._replicas.append(_replica(self._model))
+            self._replicas.append(_replica(self._replicas[0]))
         replicas = self._replicas[: len(pieces)]
         parameters = [p for p in self._model.parameters() if p.requires_grad]  # some may have settled, or thawed
         for replica in replicas:
@@ -134,6 +140,12 @@ class Parts:
                         parameter.grad += gradient
         self._gather_buffers(replicas)
         return torch.cat(found)
+
+    def _num_together(self, num_images: int) -> int:
+        """How many parts a core takes at once, so that all cores have some."""
+        num_parts = -(-num_images // self._part_size)
+        most = max(1, MOST_TOGETHER // self._part_size)
+        return min(most, -(-num_parts // self._num_threads)) if self._keeps_apart else 1
 
     def _gather_buffers(self, replicas: list[Model]) -> None:
         """Move the model's running averages by the mean of what the parts moved theirs."""

@@ -1,4 +1,4 @@
-"""Batch normalization and ReLU in as few passes over memory as there can be, by kernels that LLVM makes.
+"""Batch normalization, with ReLU or without, in as few passes over memory as there can be, by kernels that LLVM makes.
 
 PyTorch goes over the numbers five times on the way forward and eight times on the way back; here it is three and five. What the
 kernels add up is taken about the first row, as variances of numbers far from 0 would drown in rounding.
@@ -29,56 +29,72 @@ _CHANNELS: dict[Kind, tuple[str, ...]] = {
 }
 
 
-def mean_and_variance(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each channel of `(N, C)`, C a multiple of `LANES`, to `(C,) float32`.
+def mean_and_variance(pixels: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Of each channel of each group of `(P, N, C)`, C a multiple of `LANES`, to `(G, C) float32`.
 
-    The variance is that of the numbers themselves, not of what they are drawn from.
+    A group is the next `size` of N; the last may be smaller. The variance is that of the numbers themselves, not of what they
+    are drawn from.
     """
-    about = rows[0].float()
-    first, second = torch.zeros(2, rows.shape[1]).unbind()
-    _run("sums", (rows,), (about, first, second))
-    first /= len(rows)
-    return about + first, (second / len(rows) - first.square()).clamp_(min=0)
+    about = pixels[0, ::size].float()
+    first, second = torch.zeros(2, *about.shape).unbind()
+    _run("sums", size, (pixels,), (about, first, second))
+    numbers = counts(pixels, size)
+    first /= numbers
+    return about + first, (second / numbers - first.square()).clamp_(min=0)
 
 
-def shifted_relu(rows: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """The larger of 0 and `rows * scale + shift`, for `(C,) float32`."""
-    out = torch.empty_like(rows)
-    _run("out", (rows, out), (scale, shift))
+def shifted(pixels: Tensor, scale: Tensor, shift: Tensor, size: int, relu: bool) -> Tensor:
+    """`pixels * scale + shift`, for `(G, C) float32`, or with `relu` the larger of 0 and that."""
+    out = torch.empty_like(pixels)
+    _run("out", size, (pixels, out), (scale, shift), relu)
     return out
 
 
 def gradients(
-    rows: Tensor, gradient: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, inverse: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Of `(N, C)` rows, and of the `(C,)` weight and bias, from that of `shifted_relu`.
+    pixels: Tensor, gradient: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, inverse: Tensor, size: int, relu: bool
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Of `(P, N, C)` pixels, and of the `(C,)` weight and bias, from that of `shifted`.
 
-    `mean` and `inverse`, of the standard deviation, are those of the rows, from which scale and shift come.
+    `mean` and `inverse`, of the standard deviation, are those of the groups, from which scale and shift come.
     """
-    to_bias, sums = torch.zeros(2, rows.shape[1]).unbind()
-    _run("back sums", (rows, gradient), (scale, shift, mean, to_bias, sums))
+    to_bias, sums = torch.zeros(2, *mean.shape).unbind()
+    _run("back sums", size, (pixels, gradient), (scale, shift, mean, to_bias, sums), relu)
     to_weight = sums * inverse
     # scale (g - mean of g - x^ (mean of g x^)), where x^ = (x - mean) inverse
-    slope = -scale * to_weight * inverse / len(rows)
-    offset = -scale * to_bias / len(rows)
-    found = torch.empty_like(rows)
-    _run("back", (rows, gradient, found), (scale, shift, mean, slope, offset))
-    return found, to_weight, to_bias
+    numbers = counts(pixels, size)
+    slope = -scale * to_weight * inverse / numbers
+    offset = -scale * to_bias / numbers
+    found = torch.empty_like(pixels)
+    _run("back", size, (pixels, gradient, found), (scale, shift, mean, slope, offset), relu)
+    return found, to_weight.sum(0), to_bias.sum(0)
 
 
-def _run(kind: Kind, rows: tuple[Tensor, ...], channels: tuple[Tensor, ...]) -> None:
-    count, width = rows[0].shape
-    kernel = _compiled(kind, rows[0].dtype == torch.bfloat16)
-    kernel(*(tensor.data_ptr() for tensor in (*rows, *channels)), count, width)
+def counts(pixels: Tensor, size: int) -> Tensor:
+    """`(G, 1)`: how many numbers of a channel a group has."""
+    num_pixels, length = pixels.shape[:2]
+    return torch.tensor([[float(num_pixels * min(size, length - start))] for start in range(0, length, size)])
+
+
+def _run(
+    kind: Kind, size: int, pixels: tuple[Tensor, ...], channels: tuple[Tensor, ...], relu: bool = False
+) -> None:  # fmt: skip
+    num_pixels, length, width = pixels[0].shape
+    kernel = _compiled(kind, pixels[0].dtype == torch.bfloat16, relu)
+    bytes_each = width * pixels[0].element_size(), width * 4
+    rows, known = ([tensor.data_ptr() for tensor in tensors] for tensors in (pixels, channels))
+    for number, start in enumerate(range(0, length, size)):
+        there = (address + start * bytes_each[0] for address in rows)
+        of_group = (address + number * bytes_each[1] for address in known)
+        kernel(*there, *of_group, num_pixels, min(size, length - start), width, length)
 
 
 @lru_cache(maxsize=16)
-def _compiled(kind: Kind, half: bool) -> Kernel:
-    return compile_text(_text(kind, half), len(_ROWS[kind]) + len(_CHANNELS[kind]), 2)
+def _compiled(kind: Kind, half: bool, relu: bool) -> Kernel:
+    return compile_text(_text(kind, half, relu), len(_ROWS[kind]) + len(_CHANNELS[kind]), 4)
 
 
-def _text(kind: Kind, half: bool) -> str:
-    """LLVM's text: row by row, some channels at a time. Sums lie in memory, which is a cache's."""
+def _text(kind: Kind, half: bool, relu: bool) -> str:
+    """LLVM's text: pixel by pixel, row by row of the group, some channels at a time. Sums lie in memory, which is a cache's."""
     size = 2 if half else 4
     vectors = Vectors(LANES, has_bf16())
     row = {name: vectors.address(f"%{name}.row", "%c", size) for name in _ROWS[kind]}
@@ -87,13 +103,14 @@ def _text(kind: Kind, half: bool) -> str:
     x = vectors.load(row["x"], half)
     value = x if kind == "sums" else vectors.fma(x, known["scale"], known["shift"])
     if kind == "out":
-        vectors.store(vectors.positive(value, value), row["to"], half)
+        vectors.store(vectors.positive(value, value) if relu else value, row["to"], half)
     elif kind == "sums":
         apart = vectors.subtract(x, known["about"])
         vectors.store(vectors.add(known["first"], apart), channel["first"], half=False)
         vectors.store(vectors.fma(apart, apart, known["second"]), channel["second"], half=False)
     else:
-        through = vectors.positive(value, vectors.load(row["gradient"], half))
+        gradient = vectors.load(row["gradient"], half)
+        through = vectors.positive(value, gradient) if relu else gradient
         apart = vectors.subtract(x, known["about"])
         if kind == "back sums":
             vectors.store(vectors.add(known["first"], through), channel["first"], half=False)
@@ -104,13 +121,18 @@ def _text(kind: Kind, half: bool) -> str:
     given = ", ".join(f"ptr noalias %{name}" for name in (*_ROWS[kind], *_CHANNELS[kind]))
     starts = "\n".join(f"  %{name}.row = getelementptr i8, ptr %{name}, i64 %before" for name in _ROWS[kind])
     lines = "\n".join(vectors.lines)
-    return f"""define void @kernel({given}, i64 %N, i64 %C) {{
+    return f"""define void @kernel({given}, i64 %P, i64 %N, i64 %C, i64 %length) {{
 entry:
   %row.bytes = mul i64 %C, {size}
+  br label %pixel
+pixel:
+  %p = phi i64 [0, %entry], [%p.next, %pixel.end]
+  %rows.before = mul i64 %p, %length
   br label %row
 row:
-  %n = phi i64 [0, %entry], [%n.next, %row.end]
-  %before = mul i64 %n, %row.bytes
+  %n = phi i64 [0, %pixel], [%n.next, %row.end]
+  %number = add i64 %rows.before, %n
+  %before = mul i64 %number, %row.bytes
 {starts}
   br label %some
 some:
@@ -122,7 +144,11 @@ some:
 row.end:
   %n.next = add i64 %n, 1
   %n.more = icmp ult i64 %n.next, %N
-  br i1 %n.more, label %row, label %end
+  br i1 %n.more, label %row, label %pixel.end
+pixel.end:
+  %p.next = add i64 %p, 1
+  %p.more = icmp ult i64 %p.next, %P
+  br i1 %p.more, label %pixel, label %end
 end:
   ret void
 }}

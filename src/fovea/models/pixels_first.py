@@ -33,68 +33,86 @@ def lies_pixels_first(images: Tensor) -> bool:
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch normalization that leaves the order in memory as it is."""
+    """Batch normalization that leaves the order in memory as it is, in training on a CPU in few passes over memory."""
+
+    relu = False
+    group_size = 0  # images that `by_groups` takes together; 0: all
 
     def forward(self, input: Tensor) -> Tensor:
         """`(B, C, H, W)` to the same."""
-        if not lies_pixels_first(input):
-            return super().forward(input)
-        pixels = pixels_first(input)
-        rows = super().forward(pixels.view(-1, pixels.shape[3], 1, 1))
-        return images_first(rows.view_as(pixels))
+        if self.training and self.has_kernels() and self._suits(input):
+            assert self.num_batches_tracked is not None
+            self.num_batches_tracked.add_(1)
+            pixels, running = pixels_first(input), (self.running_mean, self.running_var)
+            rows, size = pixels.flatten(0, 1), self.group_size or len(input)
+            out = _Norm.apply(rows, size, self.relu, self.weight, self.bias, running, self.momentum, self.eps)
+            return images_first(out.view_as(pixels))
+        if lies_pixels_first(input):
+            pixels = pixels_first(input)
+            rows = super().forward(pixels.view(-1, pixels.shape[3], 1, 1))
+            out = images_first(rows.view_as(pixels))
+        else:
+            out = super().forward(input)
+        return F.relu(out) if self.relu else out
 
-
-class NormReLU(BatchNorm):
-    """Batch normalization, then ReLU: in training on a CPU in few passes over memory (fovea.models.normalize)."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """`(B, C, H, W)` to the same."""
-        if not (self.training and self._suits(input) and has_llvm()):
-            return F.relu(super().forward(input))
-        assert self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(1)
-        pixels = pixels_first(input)
-        rows, running = pixels.view(-1, pixels.shape[3]), (self.running_mean, self.running_var)
-        out = _NormReLU.apply(rows, self.weight, self.bias, running, self.momentum, self.eps)
-        return images_first(out.view_as(pixels))
+    def has_kernels(self) -> bool:
+        """Whether there are kernels for so many channels (fovea.models.normalize)."""
+        return has_llvm() and not self.num_features % LANES
 
     def _suits(self, images: Tensor) -> bool:
         return (
             images.device.type == "cpu"
             and images.dtype in (torch.float32, torch.bfloat16)
-            and not self.num_features % LANES
-            and lies_pixels_first(images)
+            and (lies_pixels_first(images) or self.group_size > 0)
         )
 
 
-class _NormReLU(torch.autograd.Function):
-    """Of `(N, C)`."""
+def by_groups(model: nn.Module, size: int) -> bool:
+    """From now on, in training on a CPU, normalize `size` images at a time by their own statistics (ghost batches: Hoffer et
+    al. 2017), as if each group came by itself; running averages move by the mean of the groups. False where a layer cannot.
+    """
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    able = [layer for layer in norms if isinstance(layer, BatchNorm) and layer.has_kernels()]
+    if len(able) < len(norms):
+        return False
+    for layer in able:
+        layer.group_size = size
+    return True
+
+
+class NormReLU(BatchNorm):
+    """Batch normalization, then ReLU."""
+
+    relu = True
+
+
+class _Norm(torch.autograd.Function):
+    """Of `(H·W, B, C)`, and with `relu` ReLU after it (fovea.models.normalize)."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        rows: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        running: tuple[Tensor, Tensor],
-        momentum: float,
-        eps: float,
-    ) -> Tensor:
-        from fovea.models.normalize import mean_and_variance, shifted_relu  # llvmlite is loaded where it is used
+        ctx: Any, rows: Tensor, size: int, relu: bool, weight: Tensor, bias: Tensor, running: tuple[Tensor, Tensor],
+        momentum: float, eps: float,
+    ) -> Tensor:  # fmt: skip
+        from fovea.models.normalize import counts, mean_and_variance, shifted  # llvmlite is loaded where it is used
 
-        mean, variance = mean_and_variance(rows)
-        running[0].lerp_(mean, momentum)
-        running[1].lerp_(variance * (len(rows) / max(1, len(rows) - 1)), momentum)
+        mean, variance = mean_and_variance(rows, size)
+        numbers = counts(rows, size)
+        running[0].lerp_(mean.mean(0), momentum)
+        running[1].lerp_((variance * (numbers / (numbers - 1).clamp_(min=1))).mean(0), momentum)
         inverse = (variance + eps).rsqrt()
         scale = weight * inverse
         shift = bias - mean * scale
         ctx.save_for_backward(rows, scale, shift, mean, inverse)
-        return shifted_relu(rows, scale, shift)
+        ctx.size, ctx.relu = size, relu
+        return shifted(rows, scale, shift, size, relu)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         from fovea.models.normalize import gradients
 
-        rows, *known = ctx.saved_tensors
-        return (*gradients(rows, gradient.contiguous(), *known), None, None, None)
+        rows, scale, shift, mean, inverse = ctx.saved_tensors
+        given = gradient.contiguous()
+        to_rows, *rest = gradients(rows, given, scale, shift, mean, inverse, ctx.size, ctx.relu)
+        return (to_rows, None, None, *rest, None, None, None)
