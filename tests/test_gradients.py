@@ -7,6 +7,8 @@ from torch import nn
 
 import fovea
 import fovea.api
+from fovea.device import has_llvm
+from fovea.engine import gradients
 from fovea.engine.gradients import Parts, check_parts
 from fovea.errors import ConfigError
 from fovea.models.base import build_model
@@ -64,6 +66,30 @@ def test_the_number_of_cores_changes_nothing(batch):
     one, two = run(1, batch), run(3, batch)
     assert one[0] == two[0]
     assert all(torch.equal(a, b) for a, b in zip(one[1].values(), two[1].values(), strict=True))
+
+
+@pytest.mark.skipif(not has_llvm(), reason="no kernels")
+@pytest.mark.parametrize("depths", ["1/2", "1/3"])  # the second with normalization without ReLU
+@pytest.mark.parametrize("num_images", [57, 64])
+def test_parts_that_a_core_takes_at_once_are_as_those_one_by_one(monkeypatch, batch, depths, num_images):
+    found = []
+    images, labels = (torch.cat([each, each])[:num_images] for each in batch)
+    for most in (16, 100):
+        monkeypatch.setattr(gradients, "MOST_TOGETHER", most)
+        model = fresh(f"record:widths=16/48:depths={depths}")
+        losses = Parts(model, 16, 2).backward(images, labels, loss)
+        of_parameters = {f"grad of {name}": p.grad for name, p in model.named_parameters() if p.grad is not None}
+        found.append({"losses": losses, **of_parameters, **dict(model.named_buffers())})
+    assert found[0].keys() == found[1].keys()
+    for name, value in found[0].items():
+        torch.testing.assert_close(
+            found[1][name], value, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+def test_parts_stay_apart_where_normalization_is_pytorchs():
+    assert Parts(fresh(), 16, 2)._num_together(64) == 1
+    assert Parts(fresh("record:widths=16/48:depths=1/1"), 16, 2)._num_together(64) == (2 if has_llvm() else 1)
 
 
 def test_without_batch_normalization_it_is_the_gradient_of_the_whole_batch(batch):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fovea.models import winograd
-from fovea.models.pixels_first import BatchNorm, NormReLU, images_first, lies_pixels_first, pixels_first
+from fovea.models.pixels_first import BatchNorm, NormReLU, by_groups, images_first, lies_pixels_first, pixels_first
 from fovea.models.tiles import Grid
 from fovea.models.winograd import Conv3x3, Transformed
 
@@ -157,6 +157,26 @@ def test_normalization_is_that_of_pytorch_and_keeps_the_order(order, training, k
     for name, buffer in own.named_buffers():
         torch.testing.assert_close(buffer, theirs.get_buffer(name))
     assert own.state_dict().keys() == theirs.state_dict().keys()
+
+
+@pytest.mark.parametrize("kind", [BatchNorm, NormReLU])
+def test_groups_are_normalized_as_if_each_came_by_itself(kind):
+    torch.manual_seed(0)
+    images = torch.randn(10, 32, 5, 3) * torch.linspace(1, 3, 10)[:, None, None, None]
+    together, alone = kind(32), [kind(32) for _ in range(3)]
+    assert by_groups(together, 4)
+    given = in_order(images, "pixels first").requires_grad_()
+    out, expected = together(given), torch.cat([norm(group) for norm, group in zip(alone, given.split(4), strict=True)])
+    torch.testing.assert_close(out, expected)
+    seed = torch.randn_like(out)
+    own = torch.autograd.grad(out, (given, together.weight, together.bias), seed)
+    weights, biases = [norm.weight for norm in alone], [norm.bias for norm in alone]
+    to_images, *rest = torch.autograd.grad(expected, (given, *weights, *biases), seed)
+    wanted = to_images, sum(rest[:3]), sum(rest[3:])
+    torch.testing.assert_close(own, wanted, rtol=1e-4, atol=1e-4)
+    for name in ("running_mean", "running_var"):
+        moved = torch.stack([norm.get_buffer(name) for norm in alone])
+        torch.testing.assert_close(together.get_buffer(name), moved.mean(0))
 
 
 @pytest.mark.parametrize("half", [False, True])

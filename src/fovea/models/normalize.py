@@ -35,7 +35,7 @@ def mean_and_variance(pixels: Tensor, size: int) -> tuple[Tensor, Tensor]:
     A group is the next `size` of N; the last may be smaller. The variance is that of the numbers themselves, not of what they
     are drawn from.
     """
-    about = pixels[0, ::size].float()
+    about = pixels[0, ::size].float().contiguous()
     first, second = torch.zeros(2, *about.shape).unbind()
     _run("sums", size, (pixels,), (about, first, second))
     numbers = counts(pixels, size)
