@@ -13,6 +13,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -92,7 +93,7 @@ class Muon(Optimizer):
                 if weight.grad is not None:
                     alike[(weight.shape, weight.device) if weight.is_cuda else id(weight)].append(weight)
                     if not self.state[weight]:
-                        self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+                        self.state[weight]["momentum_buffer"] = torch.zeros_like(weight.grad)  # in its order in memory
             self._map(partial(self._step, group=group, half=half), alike.values())
 
     def _map(self, function: Callable[[list[Tensor]], None], batches: Iterable[list[Tensor]]) -> None:
@@ -109,15 +110,18 @@ class Muon(Optimizer):
 
     @torch.no_grad()  # of this thread
     def _step(self, weights: list[Tensor], group: dict[str, Any], half: bool) -> None:
-        grads = [weight.grad.contiguous() for weight in weights if weight.grad is not None]  # once, not at each use
+        grads = [weight.grad for weight in weights if weight.grad is not None]
         velocities = [self.state[weight]["momentum_buffer"] for weight in weights]
         torch._foreach_mul_(velocities, group["momentum"])
         torch._foreach_add_(velocities, grads)
         ahead = torch._foreach_add(grads, velocities, alpha=group["momentum"]) if group["nesterov"] else velocities
 
-        matrices = torch.stack([direction.flatten(1) for direction in ahead])
-        updates = newton_schulz(matrices, group["steps"], half=half).to(weights[0].dtype)
-        rows, columns = matrices.shape[1:]
+        order = _order(grads[0])
+        matrices = [_matrix(direction, order) for direction in ahead]
+        updates = newton_schulz(
+            torch.stack(matrices) if len(matrices) > 1 else matrices[0][None], group["steps"], half=half
+        )
+        rows, columns = updates.shape[1:]
         if group["normalize"]:
             norms = torch._foreach_norm(weights)
             torch._foreach_mul_(weights, [rows**0.5 / norm for norm in norms])
@@ -125,7 +129,21 @@ class Muon(Optimizer):
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
         # So that a weight with more outputs than inputs changes its outputs as much as others do (Jordan et al. 2024).
         lr = group["lr"] * max(1.0, rows / columns) ** 0.5
-        torch._foreach_add_(weights, [update.reshape(weights[0].shape) for update in updates], alpha=-lr)
+        for weight, update in zip(weights, updates, strict=True):
+            laid = weight.permute(order)
+            laid.add_((update if order[0] == 0 else update.mT).reshape(laid.shape), alpha=-lr)
+
+
+def _order(weight: Tensor) -> list[int]:
+    """Its dimensions as they lie in memory, outputs first or last."""
+    found = sorted(range(weight.dim()), key=weight.stride, reverse=True)
+    return found if 0 in (found[0], found[-1]) else list(range(weight.dim()))
+
+
+def _matrix(weight: Tensor, order: list[int]) -> Tensor:
+    """`(O, ...)` as `(O, N)`, N in this order: orthogonalization does not ask for another."""
+    laid = weight.permute(order)
+    return laid.flatten(1) if order[0] == 0 else laid.flatten(0, -2).mT
 
 
 def newton_schulz(
@@ -134,15 +152,19 @@ def newton_schulz(
 ) -> Tensor:  # fmt: skip
     """`(N, R, C)` matrices U S V^T to, nearly, U V^T, in float32; with `half`, in bfloat16."""
     a, b, c = coefficients
-    x = matrices.float()
-    tall = x.shape[1] > x.shape[2]
-    if tall:  # the smaller of the two products
-        x = x.mT
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + eps)  # no singular value above 1, where the iteration would explode
-    x = x.to(torch.bfloat16 if half else torch.float32)
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices  # the smaller of the two products
+    dtype = torch.bfloat16 if half else torch.float32
+    # Divided by its norm it has no singular value above 1, where the iteration would explode.
     if not x.is_cuda and x.shape[1] >= LARGE and x.shape[2] >= WIDE * x.shape[1]:
-        x = torch.bmm(_polynomial((x @ x.mT).float(), steps, coefficients).to(x.dtype), x)
+        x = x.to(dtype)
+        gram = (x @ x.mT).float()
+        norm = gram.diagonal(dim1=1, dim2=2).sum(1).sqrt()[:, None, None] + eps
+        scaled = (gram / norm.square()).unbind()
+        factors = torch.stack([_polynomial(each, steps, coefficients) for each in scaled]) / norm
+        x = torch.bmm(factors.to(dtype), x)
         return x.mT if tall else x
+    x = (x / (x.float().norm(dim=(1, 2), keepdim=True) + eps)).to(dtype)
     for _ in range(steps):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
@@ -150,7 +172,7 @@ def newton_schulz(
 
 
 def _polynomial(gram: Tensor, steps: int, coefficients: tuple[float, float, float]) -> Tensor:
-    """What all steps together multiply X by, from X X^T alone: `(N, R, R)` to `(N, R, R)`.
+    """What all steps together multiply X by, from X X^T alone: `(R, R)` to `(R, R)`.
 
     A step is X -> P X with P = a + b G + c G^2 of G = X X^T, and turns G into P G P. Of a wide X that is a half to a third
     of the work, as X itself is multiplied once. It asks for float32: bfloat16 would lose the small singular values.
@@ -158,13 +180,21 @@ def _polynomial(gram: Tensor, steps: int, coefficients: tuple[float, float, floa
     a, b, c = coefficients
     total = None
     for step in range(steps):
-        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        factor.diagonal(dim1=1, dim2=2).add_(a)
-        total = factor if total is None else factor @ total
+        factor = torch.add(b * gram, _product(gram, gram), alpha=c)
+        factor.diagonal().add_(a)
+        total = factor if total is None else _product(factor, total)
         if step + 1 < steps:
-            gram = factor @ gram @ factor
+            gram = _product(_product(factor, gram), factor)
     assert total is not None
     return total
+
+
+def _product(first: Tensor, second: Tensor) -> Tensor:
+    """Of symmetric matrices, by oneDNN: what `@` calls is half as fast on AMD's CPUs (EXPERIMENTS.md)."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return first @ second
+    product: Tensor = F.linear(first.to_mkldnn(), second.to_mkldnn()).to_dense()
+    return product
 
 
 class Together(Optimizer):
