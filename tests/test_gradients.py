@@ -74,7 +74,7 @@ def test_the_number_of_cores_changes_nothing(batch):
 def test_parts_that_a_core_takes_at_once_are_as_those_one_by_one(monkeypatch, batch, depths, num_images):
     found = []
     images, labels = (torch.cat([each, each])[:num_images] for each in batch)
-    for most in (16, 100):
+    for most in (16 * 256, 100 * 256):
         monkeypatch.setattr(gradients, "MOST_TOGETHER", most)
         model = fresh(f"record:widths=16/48:depths={depths}")
         losses = Parts(model, 16, 2).backward(images, labels, loss)
@@ -88,8 +88,17 @@ def test_parts_that_a_core_takes_at_once_are_as_those_one_by_one(monkeypatch, ba
 
 
 def test_parts_stay_apart_where_normalization_is_pytorchs():
-    assert Parts(fresh(), 16, 2)._num_together(64) == 1
-    assert Parts(fresh("record:widths=16/48:depths=1/1"), 16, 2)._num_together(64) == (2 if has_llvm() else 1)
+    assert Parts(fresh(), 16, 2)._sizes(50, 256) == [16, 16, 16, 2]
+
+
+@pytest.mark.skipif(not has_llvm(), reason="no kernels")
+@pytest.mark.parametrize(
+    ("num_threads", "num_images", "sizes"),
+    [(2, 64, [32, 32]), (2, 50, [32, 18]), (2, 160, [48, 48, 32, 32]), (3, 64, [32, 16, 16]), (8, 40, [16, 16, 8])],
+)
+def test_cores_have_as_many_parts(monkeypatch, num_threads, num_images, sizes):
+    monkeypatch.setattr(gradients, "MOST_TOGETHER", 48 * 256)
+    assert Parts(fresh("record:widths=16/48:depths=1/1"), 16, num_threads)._sizes(num_images, 256) == sizes
 
 
 def test_without_batch_normalization_it_is_the_gradient_of_the_whole_batch(batch):

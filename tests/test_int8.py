@@ -161,8 +161,8 @@ def test_in_parts_the_gradients_are_near_those_of_bfloat16_on_any_number_of_core
         model = build_model("record:widths=32/48/64", 4, 3, (16, 16)).train()
         Parts(model, 20, num_threads, int8).backward(images, labels, loss)
         found.append(model.stages[-2].weight.grad)
-    assert 0.01 < distance(found[1], found[0]) < 0.4
-    assert torch.equal(found[1], found[2])
+    for in_bytes in found[1:]:
+        assert 0.01 < distance(in_bytes, found[0]) < 0.4
 
 
 def test_evaluation_and_layers_of_other_widths_take_no_bytes(monkeypatch):

@@ -15,14 +15,16 @@ from fovea.calibration import Calibration, calibrate, probabilities, read_calibr
 from fovea.data.loader import Loader
 from fovea.data.preprocess import Preprocess
 from fovea.data.types import Dataset, Split
-from fovea.device import autocast, exact_float32, memory_errors, precision_here
+from fovea.device import exact_float32, memory_errors, precision_here
+from fovea.engine.answers import answers
 from fovea.engine.views import views_of
 from fovea.errors import DataError, RunError, some
 from fovea.metrics import compute_metrics, plain_metrics
 from fovea.models.base import Model, build_model
 from fovea.run import PREDICTIONS_COLUMNS, Run, load_weights
 
-# Images at a time without gradients: large enough to be fast, small enough for any memory; fewer above 64×64 pixels.
+# Images at a time without gradients: large enough to be fast, small enough for any memory; fewer above 64×64 pixels, and
+# where more than two cores have some each.
 BATCH_SIZE, _BATCH_PIXELS = 250, 500 * 64 * 64
 
 
@@ -38,29 +40,33 @@ class Inference:
 
 def infer(
     model: nn.Module, split: Split, preprocess: Preprocess, device: torch.device, views: str = "one",
-    precision: str = "fp32",
+    precision: str = "fp32", num_threads: int = 0,
 ) -> Tensor:  # fmt: skip
     """Logits `(N, K)` float32 on the CPU, in the split's order, averaged over `views`."""
-    return measure(model, split, preprocess, device, views, precision).logits
+    return measure(model, split, preprocess, device, views, precision, num_threads).logits
 
 
 def measure(
     model: nn.Module, split: Split, preprocess: Preprocess, device: torch.device, views: str = "one",
-    precision: str = "fp32",
+    precision: str = "fp32", num_threads: int = 0,
 ) -> Inference:  # fmt: skip
-    """What `infer` returns, with the plain view's own answers and the time that each took."""
+    """What `infer` returns, with the plain view's own answers and the time that each took.
+
+    `num_threads`, on a CPU: 0 for as many as PyTorch has.
+    """
     was_training = model.training
     model.eval()
     begun = time.perf_counter()
     single, single_seconds = torch.empty(0), 0.0
     height, width = preprocess.image_size
-    batch_size = max(1, min(BATCH_SIZE, _BATCH_PIXELS // (height * width)))
+    num_threads = num_threads or torch.get_num_threads() if device.type == "cpu" else 1
+    batch_size = max(1, min(BATCH_SIZE, _BATCH_PIXELS // (height * width)) * 2 // max(2, num_threads))
     hint = "end what else uses it, or take another --device"
     with torch.inference_mode(), exact_float32(), memory_errors(f"on {device} for {batch_size} images at a time", hint):
         loader = Loader(split, preprocess, batch_size, device)
         for number, (weight, view) in enumerate(views_of(views)):
-            with autocast(precision, device):
-                seen = torch.cat([model(view(images)).float().cpu() for images, _ in loader.epoch()])
+            batches = (images for images, _ in loader.epoch())
+            seen = torch.cat(list(answers(model, batches, view, precision, device, num_threads)))
             if number == 0:  # the plain view
                 single, single_seconds = seen, time.perf_counter() - begun
                 logits = weight * seen

@@ -22,7 +22,7 @@ from fovea.models.base import Model
 from fovea.models.pixels_first import by_groups
 from fovea.models.winograd import Conv3x3, Transformed, has_int8
 
-MOST_TOGETHER = 500  # images of several parts: more only take memory (EXPERIMENTS.md)
+MOST_TOGETHER = 300 * 32 * 32  # pixels of several parts: more save little, and take memory (EXPERIMENTS.md)
 
 Loss = Callable[[Model, Tensor, Tensor], Tensor]
 """Network, `(B, C, H, W)` images and labels to the `(B,)` losses."""
@@ -63,7 +63,7 @@ def build_backward(
         return whole
     parts = Parts(model, config.part_size, torch.get_num_threads(), in_int8(config, model, precision, device))
     torch.set_num_threads(1)  # torch's idle threads spin for a while, and take a core from a part
-    return lambda images, labels, scale=1.0: parts.backward(images, labels, partial(losses_of, scale=scale))
+    return lambda images, labels, scale=1.0: parts.backward(images, labels, partial(losses_of, scale=scale), scale)
 
 
 def in_parts(config: RunConfig, device: torch.device) -> bool:
@@ -109,10 +109,13 @@ class Parts:
         self._pool = ThreadPoolExecutor(num_threads, "fovea-part", torch.set_num_threads, (1,))
         self._transformed = Transformed(self._pool.map)
 
-    def backward(self, images: Tensor, labels: Tensor, loss: Loss) -> Tensor:
-        """Set `grad` of every parameter as for the mean loss of the batch, and return the `(B,)` losses."""
-        size = self._num_together(len(images)) * self._part_size
-        pieces = list(zip(torch.split(images, size), torch.split(labels, size), strict=True))
+    def backward(self, images: Tensor, labels: Tensor, loss: Loss, scale: float = 1.0) -> Tensor:
+        """Set `grad` of every parameter as for the mean loss of the batch, and return the `(B,)` losses.
+
+        `scale` is by what `loss` makes the images smaller.
+        """
+        sizes = self._sizes(len(images), images[0, 0].numel() * scale**2)
+        pieces = list(zip(torch.split(images, sizes), torch.split(labels, sizes), strict=True))
         while len(self._replicas) < len(pieces):
             self._replicas.append(_replica(self._replicas[0]))
         replicas = self._replicas[: len(pieces)]
@@ -141,11 +144,15 @@ class Parts:
         self._gather_buffers(replicas)
         return torch.cat(found)
 
-    def _num_together(self, num_images: int) -> int:
-        """How many parts a core takes at once, so that all cores have some."""
+    def _sizes(self, num_images: int, num_pixels: float) -> list[int]:
+        """How many images a core takes at once: of one part or of several, so that all cores have as many."""
         num_parts = -(-num_images // self._part_size)
-        most = max(1, MOST_TOGETHER // self._part_size)
-        return min(most, -(-num_parts // self._num_threads)) if self._keeps_apart else 1
+        most = max(1, int(MOST_TOGETHER / num_pixels) // self._part_size) if self._keeps_apart else 1
+        rounds = -(-num_parts // (most * self._num_threads))
+        count = min(num_parts, rounds * self._num_threads)
+        sizes = [(num_parts + place) // count * self._part_size for place in reversed(range(count))]
+        sizes[-1] -= sum(sizes) - num_images  # the last part may be smaller
+        return sizes
 
     def _gather_buffers(self, replicas: list[Model]) -> None:
         """Move the model's running averages by the mean of what the parts moved theirs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -158,14 +159,14 @@ class _Backbone(nn.Module):
         super().__init__()
         self.model = model
         self.mirrored = False
-        self._given: list[Tensor] = []
-        self._hook = head.register_forward_pre_hook(lambda module, inputs: self._given.append(inputs[0]))
+        self._given = threading.local()  # several batches go through at once
+        self._hook = head.register_forward_pre_hook(lambda module, inputs: self._given.tensors.append(inputs[0]))
 
     def forward(self, images: Tensor) -> Tensor:
         """`(B, C, H, W)` to `(B, F)` features, once for each time that the head is called."""
-        self._given.clear()
+        self._given.tensors = []
         self.model(images.flip(-1) if self.mirrored else images)
-        return torch.cat(self._given).flatten(1)
+        return torch.cat(self._given.tensors).flatten(1)
 
     def detach(self) -> None:
         """Leave the model as it was."""

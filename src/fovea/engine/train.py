@@ -130,6 +130,7 @@ def _fit(
     log_every = min(log_every, len(loader))
     computing = describe(device, precision, in_int8(config, model, precision, device))
     display.say(f"training on {computing}, {num_parameters(model):,} parameters")
+    num_threads = torch.get_num_threads()  # which a batch in parts leaves with one
     backward = build_backward(config, model, precision, device, scaler, loss_weights(config, dataset, device))
     # Small steps do not win back what the thread costs, and a policy draws from the generator that dropout draws from, too.
     make = ahead if in_parts(config, device) else iter
@@ -177,7 +178,7 @@ def _fit(
         if seconds > LONG_EPOCH:
             release_freed_memory()
         cost.lap("step")
-        val_loss, val_accuracy, score = _validate(average.model, dataset, preprocess, device, epoch, run)
+        val_loss, val_accuracy, score = _validate(average.model, dataset, preprocess, device, epoch, run, num_threads)
         cost.lap("val")
         row = (epoch, train_loss, val_loss, val_accuracy, config.optim.lr * factor, seconds, num_images / seconds)
         record = dict(zip(RESULTS_COLUMNS, row, strict=True))
@@ -211,14 +212,14 @@ def _diverged(loss: float, where: str, epoch: int, run: Run) -> Diverged:
 
 
 def _validate(
-    model: Model, dataset: Dataset, preprocess: Preprocess, device: torch.device, epoch: int, run: Run
-) -> tuple[float | None, float | None, list[float]]:
+    model: Model, dataset: Dataset, preprocess: Preprocess, device: torch.device, epoch: int, run: Run, num_threads: int
+) -> tuple[float | None, float | None, list[float]]:  # fmt: skip
     """Loss and accuracy on val, and by what epochs are compared: accuracy (with `balance`, the mean of the classes'),
     then loss. (None, None, []) without a val split. Raises Diverged where the last step broke the weights.
     """
     val = dataset.splits.get("val")
     split = val if val is not None else dataset.train.take(torch.arange(min(NUM_CHECKED, len(dataset.train))))
-    logits = infer(model, split, preprocess, device, precision=run.info.precision)
+    logits = infer(model, split, preprocess, device, precision=run.info.precision, num_threads=num_threads)
     loss = F.cross_entropy(logits.double(), split.labels).item()
     if not math.isfinite(loss):
         raise _diverged(loss, f"the end of epoch {epoch}", epoch, run)
