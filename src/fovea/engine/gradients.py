@@ -22,7 +22,7 @@ from fovea.models.base import Model
 from fovea.models.pixels_first import by_groups
 from fovea.models.winograd import Conv3x3, Transformed, has_int8
 
-MOST_TOGETHER = 300 * 32 * 32  # pixels of several parts: more save little, and take memory (EXPERIMENTS.md)
+MOST_TOGETHER = 250 * 32 * 32  # pixels of several parts: more save little, and take memory (EXPERIMENTS.md)
 
 Loss = Callable[[Model, Tensor, Tensor], Tensor]
 """Network, `(B, C, H, W)` images and labels to the `(B,)` losses."""

@@ -42,7 +42,7 @@ from fovea.optim.schedules import build_schedule
 from fovea.run import RESULTS_COLUMNS, ModelInfo, Run, load_weights, read_weights
 
 AUTO_LOGS_PER_EPOCH = 6
-LONG_EPOCH = 30.0  # seconds: from here on, a second for fresh memory is little
+RELEASE_EVERY = 60.0  # seconds: fresh memory takes up to one of them
 OnEpoch = Callable[[dict[str, Any]], None]
 
 
@@ -136,6 +136,7 @@ def _fit(
     make = ahead if in_parts(config, device) else iter
     display.start()
     model.train()
+    released = time.perf_counter()
 
     for epoch in pace.epochs(first_epoch) if not state.ended else ():
         begun = time.perf_counter()
@@ -175,8 +176,9 @@ def _fit(
         train_loss, num_images = of_images.mean().item(), len(of_images)
         loader.learn(epoch, of_images)
         seconds = time.perf_counter() - begun
-        if seconds > LONG_EPOCH:
+        if begun + seconds - released > RELEASE_EVERY:
             release_freed_memory()
+            released = begun + seconds
         cost.lap("step")
         val_loss, val_accuracy, score = _validate(average.model, dataset, preprocess, device, epoch, run, num_threads)
         cost.lap("val")
