@@ -14,11 +14,10 @@ def muon(lr: float, other_lr: float, weight_decay: float = 0.0) -> OptimConfig:
 def fast(data: str) -> RunConfig:
     """The speed records' network and Muon, 21 epochs of the hardest half of the images, smaller ones first.
 
-    CIFAR-10, all 50,000 training images, with 18 epochs: 93.95 % over 6 views (95 % interval 93.73 to 94.16), 93.10 % over one, over 5 seeds.
-    253 s on two AVX-512 cores with bf16 and VNNI, 0.86 of the tutorial's script (benchmarks/record.md). About 0.30 PFLOP as
-    direct convolutions. With bfloat16 in place of bytes, 16 epochs gave 94.08 % (93.61 to 94.54, 3 seeds) in 321 s.
-    Ideas: airbench94_muon and the filter of airbench96_faster (Jordan 2024), with smaller images first, ReLU and Winograd's
-    convolutions for the CPU (EXPERIMENTS.md).
+    CIFAR-10, all 50,000 training images: 94.06 % over 6 views (95 % interval 93.99 to 94.14), 93.25 % over one, over 5 seeds.
+    136 s on two AVX-512 cores with bf16 and VNNI, 0.88 of the tutorial's script (benchmarks/record.md). About 0.35 PFLOP as
+    direct convolutions. Ideas: airbench94_muon and the filter of airbench96_faster (Jordan 2024), with smaller images first, ReLU,
+    Winograd's convolutions and their products of bytes for the CPU (EXPERIMENTS.md).
     """
     return RunConfig(
         recipe="fast",

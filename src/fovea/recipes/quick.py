@@ -9,8 +9,8 @@ from fovea.registry import recipe
 def quick(data: str) -> RunConfig:
     """The tutorial's accuracy in seconds: one epoch of a narrow record network over whitened 8×8 patches.
 
-    CIFAR-10, all 50,000 training images: 63.68 % over 6 views (95 % interval 62.97 to 64.39), 61.77 % over one, over 5
-    seeds. 2.9 s on two AVX-512 cores with bf16, 1/101 of the tutorial's script (benchmarks/record.md). About 0.35 TFLOP. Its
+    CIFAR-10, all 50,000 training images: 63.82 % over 6 views (95 % interval 63.50 to 64.14), 62.00 % over one, over 5
+    seeds. 1.9 s on two AVX-512 cores with bf16, 1/82 of the tutorial's script (benchmarks/record.md). About 0.35 TFLOP. Its
     settings were chosen on val (EXPERIMENTS.md). Ideas: airbench (Jordan 2024), and patches as vision transformers cut them.
     """
     return RunConfig(
