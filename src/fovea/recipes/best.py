@@ -9,8 +9,8 @@ from fovea.registry import recipe
 def best(data: str) -> RunConfig:
     """The speed records' wider, residual network, 78 epochs of the half of the images that is hardest.
 
-    CIFAR-10, all 50,000 training images, one run (seed 0): 95.64 % over 6 views, 95.05 % over one. 2,741 s on two AVX-512
-    cores with bf16 and VNNI, 9.4 times the tutorial's script, 2.27 GB (benchmarks/record.md). About 3.7 PFLOP as direct
+    CIFAR-10, all 50,000 training images, one run (seed 0): 95.62 % over 6 views, 95.04 % over one. 1,422 s on two AVX-512
+    cores with bf16 and VNNI, 9.1 times the tutorial's script, 2.61 GB (benchmarks/record.md). About 3.7 PFLOP as direct
     convolutions. 46 epochs in bfloat16 had given 95.52 % (94.52 %) in ten to eleven times the script.
     Ideas: airbench96_faster (Jordan 2024), with Muon, smaller images first and losses that are remembered in place of a small
     network's (EXPERIMENTS.md).
