@@ -10,7 +10,7 @@ from fovea import device
 from fovea.engine.gradients import Parts, in_int8
 from fovea.engine.progress import Display
 from fovea.errors import ConfigError
-from fovea.models import products, winograd
+from fovea.models import products
 from fovea.models.base import build_model
 from fovea.models.int8 import Bytes
 from fovea.models.products import multiply, multiply_transposed, panel_width
@@ -34,7 +34,7 @@ def unsigned(values):
 
 @needs_vnni
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("columns", [16, 32, 48, 64, 80, 320])
+@pytest.mark.parametrize("columns", [16, 24, 32, 40, 48, 64, 80, 320])
 @pytest.mark.parametrize(("length", "depth"), [(16, 4), (21, 12), (64, 64)])
 def test_products_are_those_of_the_integers(length, depth, columns, dtype):
     torch.manual_seed(0)
@@ -83,27 +83,12 @@ def distance(found, wanted):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("size", [(14, 14), (7, 15), (4, 4), (2, 3)])
 @pytest.mark.parametrize("count", [1, 5, 20])  # rows of tiles that products of bytes take, and that they do not
-def test_output_and_gradients_are_near_those_of_the_direct_convolution(size, count, dtype):
+@pytest.mark.parametrize("channels", [24, 32])  # the first layer's do not fill vectors
+def test_output_and_gradients_are_near_those_of_the_direct_convolution(channels, size, count, dtype):
     torch.manual_seed(0)
-    layer, images = Conv3x3(32, 48), F.relu(torch.randn(count, 32, *size)).requires_grad_()
+    layer, images = Conv3x3(channels, 48), F.relu(torch.randn(count, channels, *size)).requires_grad_()
     for found, wanted in zip(*both_ways(layer, images, torch.randn(count, 48, *size), dtype), strict=True):
-        assert 5e-3 < distance(found, wanted) < 0.13  # bfloat16: 0.015
-
-
-@needs_vnni
-@pytest.mark.parametrize("pool", [False, True])
-def test_images_that_need_no_gradient_may_have_24_channels(pool, monkeypatch):
-    torch.manual_seed(0)
-    layer, images = Conv3x3(24, 64, pool=pool), torch.randn(5, 24, 14, 14)
-    expected = layer(images)
-    seed = torch.randn_like(expected)
-    (wanted,) = torch.autograd.grad(expected, layer.weight, seed)
-    monkeypatch.setattr(winograd.Plain, "forth", lambda *_: pytest.fail("no bytes"))
-    with Transformed().once_for([layer], int8=True):
-        out = layer(images)
-        (found,) = torch.autograd.grad(out, layer.weight, seed)
-    assert distance(out, expected) < 0.1
-    assert distance(found, wanted) < (0.4 if pool else 0.1)
+        assert 5e-3 < distance(found, wanted) < 0.13  # bfloat16: 0.015, float32: 2e-5
 
 
 @needs_vnni
@@ -162,7 +147,7 @@ def test_in_parts_the_gradients_are_near_those_of_bfloat16_on_any_number_of_core
         Parts(model, 20, num_threads, int8).backward(images, labels, loss)
         found.append(model.stages[-2].weight.grad)
     for in_bytes in found[1:]:
-        assert 0.01 < distance(in_bytes, found[0]) < 0.4
+        assert 0.01 < distance(in_bytes, found[0]) < 0.45
 
 
 def test_evaluation_and_layers_of_other_widths_take_no_bytes(monkeypatch):

@@ -47,6 +47,22 @@ def test_auto_asks_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
         assert device.pick_precision("fp32", CPU) == "fp32"
 
 
+@pytest.mark.parametrize(
+    ("vendor", "features", "expected"),
+    [
+        ("AuthenticAMD", {"avx512_bf16"}, True),
+        ("GenuineIntel", {"avx512_bf16"}, False),
+        ("GenuineIntel", {"avx512_bf16", "amx_bf16"}, True),
+        ("AuthenticAMD", {"avx2"}, False),
+        ("", {"bf16"}, True),  # ARM's does not say
+    ],
+)
+def test_quick_are_products_of_bf16_where_they_beat_those_of_float32(vendor, features, expected, monkeypatch) -> None:
+    monkeypatch.setattr(device, "_cpu_features", lambda: features)
+    monkeypatch.setattr(device, "_cpuinfo", lambda key: {"vendor_id": vendor}[key])
+    assert device.has_quick_bf16(CPU) is expected
+
+
 def test_auto_asks_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for capability, expected in (((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, capability=capability: capability)

@@ -71,6 +71,12 @@ def has_bf16(device: torch.device) -> bool:
     return not _cpu_features().isdisjoint(("amx_bf16", "avx512_bf16", "bf16"))  # the last is ARM's
 
 
+def has_quick_bf16(device: torch.device) -> bool:
+    """Are products of bfloat16 quicker there than of float32? Intel's CPUs without AMX take twice as long (EXPERIMENTS.md)."""
+    is_intel = device.type == "cpu" and _cpuinfo("vendor_id") == "GenuineIntel"
+    return has_bf16(device) and not (is_intel and "amx_bf16" not in _cpu_features())
+
+
 def precision_here(name: str, device: torch.device) -> str:
     """What a run measured in precision `name` is measured in on this device: the same, or fp32 where that is lacking."""
     try:

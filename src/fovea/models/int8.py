@@ -27,7 +27,7 @@ class Weights(NamedTuple):
 
 
 class Bytes:
-    """Of images, weights and gradients; O is a multiple of 16, and C of 8, or where `back` is asked for of 16.
+    """Of images, weights and gradients; O is a multiple of 16, and C of 8.
 
     Each point of each of the three has a factor of its own (tap-wise quantization: Andri et al. 2022, arXiv:2209.12982);
     the gradients are those of a convolution that is not rounded. What comes out differs by some 7 % of its root mean

@@ -20,8 +20,6 @@ DEPTH = 4  # products that a sum takes in at once; what is summed over is a mult
 _MOST_VECTORS = 4  # of a row of sums
 _ROWS = {1: 16, 2: 8, 3: 4, 4: 4}  # of sums, by their vectors: the registers of a CPU are 32
 LEAST_ROWS = max(_ROWS.values())
-_DOT = "@llvm.x86.avx512.vpdpbusd.512"
-_SUMS = f"<{LANES} x i32>"
 _OFFSETS = f"splat (i32 {0x80808080 - (1 << 32)})"  # 128 in each byte
 
 
@@ -32,8 +30,14 @@ def has_vnni() -> bool:
 
 
 def panel_width(columns: int) -> int:
-    """How many columns of a matrix of so many are gone over at a time."""
-    return LANES * max(n for n in range(1, _MOST_VECTORS + 1) if columns // LANES % n == 0)
+    """How many columns of a matrix of so many, a multiple of 8, are gone over at a time."""
+    lanes = _lanes(columns)
+    return lanes * max(n for n in range(1, _MOST_VECTORS + 1) if columns // lanes % n == 0)
+
+
+def _lanes(columns: int) -> int:
+    """Sums of a vector; of half of one where columns do not fill it."""
+    return LANES if columns % LANES == 0 else LANES // 2
 
 
 def multiply(rows: Tensor, panels: Tensor, scales: Tensor, out: Tensor) -> None:
@@ -42,7 +46,8 @@ def multiply(rows: Tensor, panels: Tensor, scales: Tensor, out: Tensor) -> None:
     128 of `rows` stands for 0. M is at least `LEAST_ROWS`. What comes out is float32 or bfloat16.
     """
     (points, length, depth), columns = rows.shape, out.shape[2]
-    kernel = _compiled(panel_width(columns) // LANES, out.dtype == torch.bfloat16)
+    lanes = _lanes(columns)
+    kernel = _compiled(panel_width(columns) // lanes, out.dtype == torch.bfloat16, lanes=lanes)
     addresses = (tensor.data_ptr() for tensor in (rows, panels, scales, out))
     kernel(*addresses, None, points, length, depth, columns)
 
@@ -61,11 +66,11 @@ def multiply_transposed(rows: Tensor, others: Tensor, scales: Tensor, out: Tenso
 
 
 @lru_cache(maxsize=16)
-def _compiled(vectors: int, half: bool, block: int = 0) -> Kernel:
-    return compile_text(_text(vectors, half, block), 5, 4)
+def _compiled(vectors: int, half: bool, block: int = 0, lanes: int = LANES) -> Kernel:
+    return compile_text(_text(vectors, half, block, lanes), 5, 4)
 
 
-def _text(vectors: int, half: bool, block: int) -> str:
+def _text(vectors: int, half: bool, block: int, lanes: int) -> str:
     """Point by point, panel by panel of columns, some rows at a time, whose sums stay in registers.
 
     The panel is read from a cache for each of them. Of a transposed product, four rows of bytes are interleaved first, so
@@ -73,7 +78,8 @@ def _text(vectors: int, half: bool, block: int) -> str:
     Without `block`, none is transposed.
     """
     transposed, num_rows = block > 0, min(_ROWS[vectors], block or LANES)
-    size, width = 2 if half else 4, vectors * LANES
+    size, width = 2 if half else 4, vectors * lanes
+    sums = f"<{lanes} x i32>"
     step_bytes, row_bytes = (block * DEPTH, DEPTH) if transposed else (DEPTH, "%K")
     cells = [(row, vector) for row in range(num_rows) for vector in range(vectors)]
     lines = [
@@ -92,8 +98,8 @@ point:
   %p = phi i64 [0, %entry], [%p.next, %point.end]
   %scale.at = getelementptr float, ptr %scales, i64 %p
   %scale = load float, ptr %scale.at, align 4
-  %scale.alone = insertelement <{LANES} x float> poison, float %scale, i32 0
-  %scale.all = shufflevector <{LANES} x float> %scale.alone, <{LANES} x float> poison, <{LANES} x i32> zeroinitializer
+  %scale.alone = insertelement <{lanes} x float> poison, float %scale, i32 0
+  %scale.all = shufflevector <{lanes} x float> %scale.alone, <{lanes} x float> poison, <{lanes} x i32> zeroinitializer
   %rows.before = mul i64 %p, %rows.bytes
   %rows.p = getelementptr i8, ptr %rows, i64 %rows.before
   %others.before = mul i64 %p, %others.bytes
@@ -133,27 +139,25 @@ panel:
   br label %begin
 begin:
   %begin.k = phi i64 [0, %panel], [%begin.next, %begin]""")
-    lines += [
-        f"  %total.{v} = phi {_SUMS} [zeroinitializer, %panel], [%total.next.{v}, %begin]" for v in range(vectors)
-    ]
+    lines += [f"  %total.{v} = phi {sums} [zeroinitializer, %panel], [%total.next.{v}, %begin]" for v in range(vectors)]
     lines.append(f"""  %begin.over = mul i64 %begin.k, {width * DEPTH}
   %begin.at = getelementptr i8, ptr %panel.at, i64 %begin.over
   %begin.step = mul i64 %begin.k, {DEPTH}
   %begin.there = mul i64 %begin.step, %N
   %begin.from = getelementptr i8, ptr %panel.there, i64 %begin.there""")
     for v in range(vectors):
-        lines.append(f"  %begin.at.{v} = getelementptr i8, ptr %begin.at, i64 {v * LANES * DEPTH}")
+        lines.append(f"  %begin.at.{v} = getelementptr i8, ptr %begin.at, i64 {v * lanes * DEPTH}")
         if transposed:
-            text, four = _interleaved(f"panel.{v}", f"%begin.from.{v}", "%N", LANES)
-            lines.append(f"""  %begin.from.{v} = getelementptr i8, ptr %begin.from, i64 {v * LANES}
+            text, four = _interleaved(f"panel.{v}", f"%begin.from.{v}", "%N", lanes)
+            lines.append(f"""  %begin.from.{v} = getelementptr i8, ptr %begin.from, i64 {v * lanes}
 {text}
-  %signed.{v} = xor {_SUMS} {four}, {_OFFSETS}
-  store {_SUMS} %signed.{v}, ptr %begin.at.{v}, align 1""")
+  %signed.{v} = xor {sums} {four}, {_OFFSETS}
+  store {sums} %signed.{v}, ptr %begin.at.{v}, align 1""")
         else:
-            lines.append(f"  %signed.{v} = load {_SUMS}, ptr %begin.at.{v}, align 1")
-        lines.append(f"  %total.next.{v} = {_dot(f'%total.{v}', _OFFSETS, f'%signed.{v}')}")
+            lines.append(f"  %signed.{v} = load {sums}, ptr %begin.at.{v}, align 1")
+        lines.append(f"  %total.next.{v} = {_dot(lanes, f'%total.{v}', _OFFSETS, f'%signed.{v}')}")
     lines += [_again("begin.k", "begin.next", "1", "%steps", "begin", "begun"), "begun:"]
-    lines += [f"  %start.{v} = sub {_SUMS} zeroinitializer, %total.next.{v}" for v in range(vectors)]
+    lines += [f"  %start.{v} = sub {sums} zeroinitializer, %total.next.{v}" for v in range(vectors)]
     lines.append(f"""  %out.over = mul i64 %n, {size}
   %out.n = getelementptr i8, ptr %out.p, i64 %out.over
   br label %some
@@ -174,22 +178,22 @@ some:
     lines.append("""  br label %step
 step:
   %k = phi i64 [0, %some], [%k.next, %step]""")
-    lines += [f"  %sum.{r}.{v} = phi {_SUMS} [%start.{v}, %some], [%sum.next.{r}.{v}, %step]" for r, v in cells]
+    lines += [f"  %sum.{r}.{v} = phi {sums} [%start.{v}, %some], [%sum.next.{r}.{v}, %step]" for r, v in cells]
     lines.append(f"""  %other.over = mul i64 %k, {width * DEPTH}
   %other = getelementptr i8, ptr %panel.at, i64 %other.over
   %a.over = mul i64 %k, {step_bytes}
   %a = getelementptr i8, ptr %a.first, i64 %a.over""")
     for v in range(vectors):
-        lines.append(f"""  %other.at.{v} = getelementptr i8, ptr %other, i64 {v * LANES * DEPTH}
-  %other.{v} = load {_SUMS}, ptr %other.at.{v}, align 1""")
+        lines.append(f"""  %other.at.{v} = getelementptr i8, ptr %other, i64 {v * lanes * DEPTH}
+  %other.{v} = load {sums}, ptr %other.at.{v}, align 1""")
     for r, v in cells:
         if v == 0:
             lines.append(f"""  %a.over.{r} = mul i64 {row_bytes}, {r}
   %a.at.{r} = getelementptr i8, ptr %a, i64 %a.over.{r}
   %a.four.{r} = load i32, ptr %a.at.{r}, align 1
-  %a.alone.{r} = insertelement {_SUMS} poison, i32 %a.four.{r}, i32 0
-  %a.all.{r} = shufflevector {_SUMS} %a.alone.{r}, {_SUMS} poison, {_SUMS} zeroinitializer""")
-        lines.append(f"  %sum.next.{r}.{v} = {_dot(f'%sum.{r}.{v}', f'%a.all.{r}', f'%other.{v}')}")
+  %a.alone.{r} = insertelement {sums} poison, i32 %a.four.{r}, i32 0
+  %a.all.{r} = shufflevector {sums} %a.alone.{r}, {sums} poison, {sums} zeroinitializer""")
+        lines.append(f"  %sum.next.{r}.{v} = {_dot(lanes, f'%sum.{r}.{v}', f'%a.all.{r}', f'%other.{v}')}")
     lines.append(f"""{_again("k", "k.next", "1", "%steps", "step", "some.end")}
 some.end:
   %out.m.over = mul i64 %m.at, %out.row
@@ -198,14 +202,14 @@ some.end:
         if v == 0:
             lines.append(f"""  %out.over.{r} = mul i64 %out.row, {r}
   %out.{r} = getelementptr i8, ptr %out.m, i64 %out.over.{r}""")
-        lines.append(f"""  %float.{r}.{v} = sitofp {_SUMS} %sum.next.{r}.{v} to <{LANES} x float>
-  %scaled.{r}.{v} = fmul <{LANES} x float> %float.{r}.{v}, %scale.all
-  %out.at.{r}.{v} = getelementptr i8, ptr %out.{r}, i64 {v * LANES * size}""")
+        lines.append(f"""  %float.{r}.{v} = sitofp {sums} %sum.next.{r}.{v} to <{lanes} x float>
+  %scaled.{r}.{v} = fmul <{lanes} x float> %float.{r}.{v}, %scale.all
+  %out.at.{r}.{v} = getelementptr i8, ptr %out.{r}, i64 {v * lanes * size}""")
         if half:
-            lines.append(f"""  %half.{r}.{v} = fptrunc <{LANES} x float> %scaled.{r}.{v} to <{LANES} x bfloat>
-  store <{LANES} x bfloat> %half.{r}.{v}, ptr %out.at.{r}.{v}, align 2""")
+            lines.append(f"""  %half.{r}.{v} = fptrunc <{lanes} x float> %scaled.{r}.{v} to <{lanes} x bfloat>
+  store <{lanes} x bfloat> %half.{r}.{v}, ptr %out.at.{r}.{v}, align 2""")
         else:
-            lines.append(f"  store <{LANES} x float> %scaled.{r}.{v}, ptr %out.at.{r}.{v}, align 4")
+            lines.append(f"  store <{lanes} x float> %scaled.{r}.{v}, ptr %out.at.{r}.{v}, align 4")
     lines.append(f"""{_again("m", "m.next", str(num_rows), "%M", "some", "panel.end")}
 panel.end:
 {_again("n", "n.next", str(width), "%N", "panel", "point.end")}
@@ -214,7 +218,7 @@ point.end:
 end:
   ret void
 }}
-declare {_SUMS} {_DOT}({_SUMS}, {_SUMS}, {_SUMS})""")
+declare {sums} {_name(lanes)}({sums}, {sums}, {sums})""")
     return "\n".join(lines)
 
 
@@ -225,8 +229,13 @@ def _again(name: str, following: str, step: str, end: str, start: str, after: st
   br i1 %{name}.more, label %{start}, label %{after}"""
 
 
-def _dot(sums: str, unsigned: str, signed: str) -> str:
-    return f"call {_SUMS} {_DOT}({_SUMS} {sums}, {_SUMS} {unsigned}, {_SUMS} {signed})"
+def _name(lanes: int) -> str:
+    return f"@llvm.x86.avx512.vpdpbusd.{lanes * 32}"
+
+
+def _dot(lanes: int, sums: str, unsigned: str, signed: str) -> str:
+    kind = f"<{lanes} x i32>"
+    return f"call {kind} {_name(lanes)}({kind} {sums}, {kind} {unsigned}, {kind} {signed})"
 
 
 def _interleaved(name: str, start: str, stride: str, count: int) -> tuple[str, str]:

@@ -68,12 +68,11 @@ class Conv3x3(nn.Conv2d):
 
         # What a pooling would not read is not worked out.
         height, width = (side // 2 * 2 if self.pool else side for side in pixels.shape[:2])
-        way, with_back = self._way(pixels.requires_grad), pixels.requires_grad
+        way, with_back = self._way(), pixels.requires_grad
         return Form(grid(height, width, pixels.dtype == torch.bfloat16, self.pool, way.in_bytes), way, with_back)
 
-    def _way(self, with_back: bool) -> type[Multiplier]:
-        # What is summed up lies in vectors: for the gradient of the images along their channels, half as many for the weight's.
-        if not self._int8 or self.out_channels % LANES or self.in_channels % (LANES if with_back else LANES // 2):
+    def _way(self) -> type[Multiplier]:
+        if not self._int8 or self.out_channels % LANES or self.in_channels % (LANES // 2):  # sums lie in vectors
             return Plain
         from fovea.models.int8 import Bytes  # only where there is llvmlite
 

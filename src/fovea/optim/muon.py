@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fovea.device import has_bf16
+from fovea.device import has_quick_bf16
 from fovea.errors import ConfigError
 from fovea.models.base import Model
 from fovea.optim.adamw import adamw
@@ -72,7 +72,7 @@ def muon(
 class Muon(Optimizer):
     """Orthogonalized momentum, for weights of two dimensions or more (a convolution's are `(out, in * height * width)`).
 
-    The iterations are in bfloat16 where the device has it in hardware; momentum and weights are what the weights are.
+    The iterations are in bfloat16 where that is quicker than float32; momentum and weights are what the weights are.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Muon(Optimizer):
     def step(self, closure: Any = None) -> Any:
         """One step: on a GPU for all weights of one shape at a time, on a CPU for each, the largest first."""
         for group in self.param_groups:
-            half = has_bf16(group["params"][0].device)
+            half = has_quick_bf16(group["params"][0].device)
             alike: dict[Any, list[Tensor]] = defaultdict(list)
             for weight in sorted(group["params"], key=Tensor.numel, reverse=True):
                 if weight.grad is not None:
