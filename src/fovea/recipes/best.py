@@ -11,8 +11,8 @@ def best(data: str) -> RunConfig:
 
     Not measured on test as it stands. Before, with Muon's lr at 0.2 and 78 epochs, CIFAR-10, all 50,000 training images, one run
     (seed 0): 95.62 % over 6 views, 95.04 % over one, in 9.1 times the tutorial's script, 2.61 GB, on two AVX-512 cores with bf16 and
-    VNNI (benchmarks/record.md). On val, lr 0.4 gives 0.2 more over views and 0.5 more over one. About 4.3 PFLOP as direct
-    convolutions. Ideas: airbench96_faster (Jordan 2024), with Muon, smaller images first and losses that are remembered in place
+    VNNI (benchmarks/record.md). On val, one seed, lr 0.4 gives 0.2 more over views and 0.5 more over one. About 4.3 PFLOP as
+    direct convolutions. Ideas: airbench96_faster (Jordan 2024), with Muon, smaller images first and losses that are remembered in place
     of a small network's (EXPERIMENTS.md).
     """
     return RunConfig(
