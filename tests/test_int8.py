@@ -92,9 +92,10 @@ def test_output_and_gradients_are_near_those_of_the_direct_convolution(channels,
 
 
 @needs_vnni
-def test_pooled_only_which_pixel_is_the_largest_differs_more():
+@pytest.mark.parametrize("channels", [24, 32])
+def test_pooled_only_which_pixel_is_the_largest_differs_more(channels):
     torch.manual_seed(0)
-    layer, images = Conv3x3(32, 48, pool=True), F.relu(torch.randn(20, 32, 15, 14)).requires_grad_()
+    layer, images = Conv3x3(channels, 48, pool=True), F.relu(torch.randn(20, channels, 15, 14)).requires_grad_()
     (out, *gradients), wanted = both_ways(layer, images, torch.randn(20, 48, 7, 7))
     assert out.shape == (20, 48, 7, 7)
     assert distance(out, wanted[0]) < 0.1

@@ -236,6 +236,7 @@ def _cpu_features() -> set[str]:
     return set((_cpuinfo("flags") or _cpuinfo("Features")).split())
 
 
+@lru_cache  # asked at every step of Muon
 def _cpuinfo(key: str) -> str:
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
         for line in file:

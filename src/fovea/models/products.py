@@ -55,7 +55,7 @@ def multiply(rows: Tensor, panels: Tensor, scales: Tensor, out: Tensor) -> None:
 def multiply_transposed(rows: Tensor, others: Tensor, scales: Tensor, out: Tensor) -> None:
     """`(P, K, M) uint8`, transposed, times `(P, K, N) uint8` times `(P,)` scales to `(P, M, N)`.
 
-    128 of both stands for 0. M is a multiple of `BLOCK`.
+    128 of both stands for 0. M is a multiple of `BLOCK`, N of 16.
     """
     (points, depth, length), columns = rows.shape, out.shape[2]
     width = panel_width(columns)
@@ -218,7 +218,7 @@ point.end:
 end:
   ret void
 }}
-declare {sums} {_name(lanes)}({sums}, {sums}, {sums})""")
+declare {sums} {_instruction(lanes)}({sums}, {sums}, {sums})""")
     return "\n".join(lines)
 
 
@@ -229,13 +229,13 @@ def _again(name: str, following: str, step: str, end: str, start: str, after: st
   br i1 %{name}.more, label %{start}, label %{after}"""
 
 
-def _name(lanes: int) -> str:
+def _instruction(lanes: int) -> str:
     return f"@llvm.x86.avx512.vpdpbusd.{lanes * 32}"
 
 
 def _dot(lanes: int, sums: str, unsigned: str, signed: str) -> str:
     kind = f"<{lanes} x i32>"
-    return f"call {kind} {_name(lanes)}({kind} {sums}, {kind} {unsigned}, {kind} {signed})"
+    return f"call {kind} {_instruction(lanes)}({kind} {sums}, {kind} {unsigned}, {kind} {signed})"
 
 
 def _interleaved(name: str, start: str, stride: str, count: int) -> tuple[str, str]:
