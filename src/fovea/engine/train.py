@@ -136,7 +136,7 @@ def _fit(
     make = ahead if in_parts(config, device) else iter
     display.start()
     model.train()
-    released = time.perf_counter()
+    released, scale = time.perf_counter(), 1.0
 
     for epoch in pace.epochs(first_epoch) if not state.ended else ():
         begun = time.perf_counter()
@@ -151,7 +151,9 @@ def _fit(
             freezing.at(position / pace.num_steps)
             model.settle(position / pace.num_steps)
 
-            scale = scale_at(config.small_first, (position + 1) / pace.num_steps)
+            before, scale = scale, scale_at(config.small_first, (position + 1) / pace.num_steps)
+            if scale != before:  # what smaller images left is too small for these: 100 MB (EXPERIMENTS.md)
+                release_freed_memory()
 
             optimizer.zero_grad()
             losses.append(backward(images, labels, scale))
