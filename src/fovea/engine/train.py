@@ -152,7 +152,7 @@ def _fit(
             model.settle(position / pace.num_steps)
 
             before, scale = scale, scale_at(config.small_first, (position + 1) / pace.num_steps)
-            if scale != before:  # what smaller images left is too small for these: 100 MB (EXPERIMENTS.md)
+            if scale != before:  # what smaller images left is too small for these (EXPERIMENTS.md)
                 release_freed_memory()
 
             optimizer.zero_grad()
