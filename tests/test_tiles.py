@@ -90,6 +90,16 @@ def test_room_is_the_same_again_until_its_memory_has_to_grow():
     assert moved.tiles[0].shape == first.tiles[0].shape
 
 
+@pytest.mark.parametrize("count", [64, 125, 128])
+def test_points_lie_an_odd_number_of_lines_apart_so_that_they_do_not_share_a_set_of_the_cache(count):
+    tiling = Grid(15, 15, False, False, in_bytes=True)
+    for dtype in (torch.uint8, torch.float32):
+        for tiles in tiling.room(range(1), count, 64, 0, dtype, padded=True).tiles:
+            assert tiles.stride(0) >= tiles[0].numel()
+            lines, rest = divmod(tiles.stride(0) * dtype.itemsize, 64)
+            assert (lines % 2, rest) == (1, 0)
+
+
 @pytest.mark.parametrize("channels", [8, 7])  # vectors, and one number at a time
 def test_bfloat16_is_rounded_as_pytorch_rounds_with_and_without_an_instruction_for_it(channels, monkeypatch):
     """What lies in the tiles is what float32 tiles hold, rounded; some weights lie halfway between two numbers."""

@@ -49,7 +49,7 @@ def multiply(rows: Tensor, panels: Tensor, scales: Tensor, out: Tensor) -> None:
     lanes = _lanes(columns)
     kernel = _compiled(panel_width(columns) // lanes, out.dtype == torch.bfloat16, lanes=lanes)
     addresses = (tensor.data_ptr() for tensor in (rows, panels, scales, out))
-    kernel(*addresses, None, points, length, depth, columns)
+    kernel(*addresses, None, points, length, depth, columns, rows.stride(0), panels.stride(0), out.stride(0))
 
 
 def multiply_transposed(rows: Tensor, others: Tensor, scales: Tensor, out: Tensor) -> None:
@@ -62,12 +62,12 @@ def multiply_transposed(rows: Tensor, others: Tensor, scales: Tensor, out: Tenso
     room = torch.empty(depth * (length + width), dtype=torch.uint8)
     kernel = _compiled(width // LANES, out.dtype == torch.bfloat16, block=BLOCK if length % LANES else LANES)
     addresses = (tensor.data_ptr() for tensor in (rows, others, scales, out, room))
-    kernel(*addresses, points, length, depth, columns)
+    kernel(*addresses, points, length, depth, columns, rows.stride(0), others.stride(0), out.stride(0))
 
 
 @lru_cache(maxsize=16)
 def _compiled(vectors: int, half: bool, block: int = 0, lanes: int = LANES) -> Kernel:
-    return compile_text(_text(vectors, half, block, lanes), 5, 4)
+    return compile_text(_text(vectors, half, block, lanes), 5, 7)
 
 
 def _text(vectors: int, half: bool, block: int, lanes: int) -> str:
@@ -83,16 +83,15 @@ def _text(vectors: int, half: bool, block: int, lanes: int) -> str:
     step_bytes, row_bytes = (block * DEPTH, DEPTH) if transposed else (DEPTH, "%K")
     cells = [(row, vector) for row in range(num_rows) for vector in range(vectors)]
     lines = [
-        f"""define void @kernel(ptr %rows, ptr %others, ptr %scales, ptr %out, ptr %room, i64 %P, i64 %M, i64 %K, i64 %N) {{
+        f"""define void @kernel(ptr %rows, ptr %others, ptr %scales, ptr %out, ptr %room, i64 %P, i64 %M, i64 %K, i64 %N, i64 %rows.bytes, i64 %others.bytes, i64 %out.stride) {{
 entry:
   %steps = lshr i64 %K, 2
   %block.bytes = mul i64 %K, {block}
-  %rows.bytes = mul i64 %M, %K
-  %others.bytes = mul i64 %N, %K
   %out.row = mul i64 %N, {size}
-  %out.bytes = mul i64 %M, %out.row
+  %out.bytes = mul i64 %out.stride, {size}
   %last = sub i64 %M, {num_rows}
-  %room.panel = getelementptr i8, ptr %room, i64 %rows.bytes
+  %room.rows = mul i64 %M, %K
+  %room.panel = getelementptr i8, ptr %room, i64 %room.rows
   br label %point
 point:
   %p = phi i64 [0, %entry], [%p.next, %point.end]

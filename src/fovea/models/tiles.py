@@ -18,6 +18,7 @@ from fovea.models.products import DEPTH, LEAST_ROWS
 from fovea.models.sides import LARGEST, LARGEST_ROUNDED, Side, angles, cut, evaluate, points_of
 from fovea.models.vectors import LANES
 
+_LINE = 64  # bytes of a cache's line
 _MOST_ROOMS = 1000  # that a thread remembers of each slot
 
 Planes: TypeAlias = Any
@@ -126,10 +127,14 @@ class Grid:
             filled.append(num_rows * num_columns * count)
             length = max(LEAST_ROWS, -(-filled[-1] // DEPTH) * DEPTH) if filled[-1] and padded else filled[-1]
             shapes.append((num_points, length, channels))
-        sizes = [math.prod(shape) for shape in shapes]
+        each = [_apart(length * channels, dtype) if padded else length * channels for _, length, channels in shapes]
+        sizes = [shape[0] * numbers for shape, numbers in zip(shapes, each, strict=True)]
         total = sum(sizes)
         memory = _slot(slot, total * dtype.itemsize).memory[: total * dtype.itemsize].view(dtype)
-        tiles = [part.view(shape) for part, shape in zip(torch.split(memory, sizes), shapes, strict=True)]
+        tiles = [
+            part.as_strided(shape, (numbers, channels, 1))
+            for part, numbers, shape in zip(torch.split(memory, sizes), each, shapes, strict=True)
+        ]
         after = [tensor[:, length:] for tensor, length in zip(tiles, filled, strict=True)]
         empty = [tensor for tensor in after if tensor.numel() and dtype == torch.uint8]
         return Room(tiles, self._planes(tiles), empty)
@@ -245,6 +250,12 @@ class Grid:
         step = (down // 2, across // 2) if self._pool else (down, across)
         plan = plan._replace(down=d.back, across=a.back, step=step, offset=0, pool=self._pool)
         return plan if kind == "spread" else plan._replace(down=d.back.T, across=a.back.T, to_tiles=False)
+
+
+def _apart(numbers: int, dtype: torch.dtype) -> int:
+    """From how many numbers on the next point's lie, so that a cache holds the lines of all points: an odd number of lines."""
+    lines = -(-numbers * dtype.itemsize // _LINE)
+    return (lines + 1 - lines % 2) * _LINE // dtype.itemsize
 
 
 class _Slot(NamedTuple):
