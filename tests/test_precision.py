@@ -19,8 +19,15 @@ OPTIONS = {"epochs": 3, "device": "cpu", "batch_size": 32, "quiet": True, "model
 
 @pytest.fixture
 def with_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CPU that says it has bf16: PyTorch emulates it where it has not."""
+    """A CPU that says it has bf16, and quick: PyTorch emulates it where it has not."""
+    monkeypatch.setattr(device, "_cpu_features", lambda: {"avx2", "avx512_bf16", "amx_bf16"})
+
+
+@pytest.fixture
+def with_slow_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An Intel CPU without AMX."""
     monkeypatch.setattr(device, "_cpu_features", lambda: {"avx2", "avx512_bf16"})
+    monkeypatch.setattr(device, "_cpuinfo", lambda key: "GenuineIntel")
 
 
 @pytest.fixture
@@ -42,6 +49,7 @@ def test_auto_asks_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
         (["avx512_bf16"], "bf16"),
         (["bf16"], "bf16"),
     ):
+        monkeypatch.setattr(device, "_cpuinfo", lambda key: "AuthenticAMD")
         monkeypatch.setattr(device, "_cpu_features", lambda features=features: {"sse", *features})
         assert device.pick_precision("auto", CPU) == expected
         assert device.pick_precision("fp32", CPU) == "fp32"
@@ -61,6 +69,13 @@ def test_quick_are_products_of_bf16_where_they_beat_those_of_float32(vendor, fea
     monkeypatch.setattr(device, "_cpu_features", lambda: features)
     monkeypatch.setattr(device, "_cpuinfo", lambda key: {"vendor_id": vendor}[key])
     assert device.has_quick_bf16(CPU) is expected
+
+
+def test_auto_is_float32_where_bf16_is_slower_but_beside_bytes(with_slow_bf16: None) -> None:
+    assert device.pick_precision("auto", CPU) == "fp32"
+    assert device.pick_precision("auto", CPU, int8=True) == "bf16"
+    assert device.pick_precision("bf16", CPU) == "bf16", "who asks for it gets it"
+    assert device.precision_here("bf16", CPU) == "fp32", "answers do without"
 
 
 def test_auto_asks_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +176,7 @@ def test_a_stopped_fp16_run_resumes_bit_for_bit(
 ) -> None:
     """On a GPU only; here emulated, as the scaling of the loss and its saved state are the same."""
     for module in ("fovea.resolve", "fovea.engine.train"):
-        monkeypatch.setattr(f"{module}.pick_precision", lambda name, device: name)
+        monkeypatch.setattr(f"{module}.pick_precision", lambda name, device, int8=False: name)
     options = {**OPTIONS, "precision": "fp16", "optimizer": optimizer}
     whole = package.train(DATA, out=tmp_path / "whole", **options)
     stop_after_the_first_epoch(tmp_path / "stopped", **options)

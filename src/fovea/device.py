@@ -46,14 +46,15 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def pick_precision(name: str, device: torch.device) -> str:
+def pick_precision(name: str, device: torch.device, int8: bool = False) -> str:
     """`auto`, `fp32`, `bf16` or `fp16` to one of the last three, which the device has. Raises DeviceError.
 
-    `auto` is bf16 where the device computes it in hardware, elsewhere fp32.
+    `auto` is bf16 where the device multiplies that quicker than fp32, and, with `int8`, where it has it at all: then bytes are
+    multiplied, and what lies between is half as large.
     """
     bf16 = has_bf16(device)
     if name == "auto":
-        return "bf16" if bf16 else "fp32"
+        return "bf16" if (bf16 if int8 else has_quick_bf16(device)) else "fp32"
     kind = {"cpu": "CPU", "cuda": "GPU"}.get(device.type, "device")
     if name == "bf16" and not bf16:
         raise DeviceError(f"--precision bf16: this {kind} has no bf16 in hardware; use --precision auto or fp32")
@@ -78,7 +79,9 @@ def has_quick_bf16(device: torch.device) -> bool:
 
 
 def precision_here(name: str, device: torch.device) -> str:
-    """What a run measured in precision `name` is measured in on this device: the same, or fp32 where that is lacking."""
+    """What a run of precision `name` is measured in on this device: the same, or fp32 where that is lacking or slower."""
+    if name == "bf16" and not has_quick_bf16(device):
+        return "fp32"
     try:
         return pick_precision(name, device)
     except DeviceError:

@@ -49,5 +49,5 @@ Views = Annotated[
     ),
 ]
 Precision = Annotated[
-    str | None, typer.Option(help="Of the arithmetic: auto (bf16 where the device has it), fp32, bf16 or fp16 (GPUs).")
+    str | None, typer.Option(help="Of the arithmetic: auto (bf16 where that is quicker), fp32, bf16 or fp16 (GPUs).")
 ]

@@ -80,7 +80,7 @@ def _checked(base: RunConfig, values: Mapping[str, Any]) -> RunConfig:
         _check_int8(config, device)
     elif values.get("precision", "auto") != "auto":
         config = config.model_copy(update={"int8": False})  # who names a precision wants that one
-    config = config.model_copy(update={"precision": pick_precision(config.precision, device)})
+    config = config.model_copy(update={"precision": pick_precision(config.precision, device, config.int8)})
     check_optimizer(config.optim, given=values)
     build_schedule(config.schedule, num_steps=1)
     registry.model.bind(config.model, num_given=3)

@@ -23,6 +23,7 @@ from fovea.device import (
     memory_errors,
     pick_device,
     pick_precision,
+    precision_here,
     release_freed_memory,
     reproducible,
 )
@@ -73,7 +74,7 @@ def build(
     if start is not None:
         say(take(model, start, dataset.classes))
     Freezing(config.freeze, model, len(dataset.classes))  # what it cannot freeze is told before there is a run folder
-    precision = pick_precision(config.precision, pick_device(config.device))
+    precision = pick_precision(config.precision, pick_device(config.device), config.int8)
     spec = registry.model.resolve(config.model, 3)
     return model, ModelInfo(spec, dataset.classes, preprocess, num_parameters(model), config.views, precision)
 
@@ -223,7 +224,8 @@ def _validate(
     """
     val = dataset.splits.get("val")
     split = val if val is not None else dataset.train.take(torch.arange(min(NUM_CHECKED, len(dataset.train))))
-    logits = infer(model, split, preprocess, device, precision=run.info.precision, num_threads=num_threads)
+    precision = precision_here(run.info.precision, device)
+    logits = infer(model, split, preprocess, device, precision=precision, num_threads=num_threads)
     loss = F.cross_entropy(logits.double(), split.labels).item()
     if not math.isfinite(loss):
         raise _diverged(loss, f"the end of epoch {epoch}", epoch, run)
