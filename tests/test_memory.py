@@ -90,7 +90,7 @@ def test_evaluation_names_its_own_size(words: tuple[object, ...], fovea) -> None
     info.write_text(info.read_text().replace("fails_at=100", "fails_at=0"))
     result = fovea("evaluate", "run", "--plugin", "greedy.py", "--device", "cpu")
     assert result.code == 2
-    assert "out of memory on cpu for 250 images at a time" in result.stderr
+    assert "out of memory on cpu for 100 images at a time" in result.stderr
 
 
 def test_other_errors_keep_their_traceback() -> None:
