@@ -79,9 +79,7 @@ def has_quick_bf16(device: torch.device) -> bool:
 
 
 def precision_here(name: str, device: torch.device) -> str:
-    """What a run of precision `name` is measured in on this device: the same, or fp32 where that is lacking or slower."""
-    if name == "bf16" and not has_quick_bf16(device):
-        return "fp32"
+    """What a run measured in precision `name` is measured in on this device: the same, or fp32 where that is lacking."""
     try:
         return pick_precision(name, device)
     except DeviceError:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fovea.config import RunConfig
 from fovea.data.preprocess import Preprocess
 from fovea.data.types import Dataset, Split
-from fovea.device import describe, memory_errors, pick_device, precision_here, reproducible
+from fovea.device import describe, memory_errors, pick_device, reproducible
 from fovea.engine.cost import Cost
 from fovea.engine.evaluate import infer
 from fovea.engine.finetune import head_of
@@ -67,8 +67,7 @@ def _fit_head(
     head = head_of(model, len(dataset.classes))
     backbone = _Backbone(model, head)
     views = [False, True] if _has_mirror(config.augment) else [False]
-    precision = precision_here(run.info.precision, device)
-    display.say(f"training the head on {describe(device, precision)}, {num_parameters(head):,} parameters")
+    display.say(f"training the head on {describe(device, run.info.precision)}, {num_parameters(head):,} parameters")
     display.say(_unused(config))
     cost.lap("setup")
     begun = time.perf_counter()
@@ -82,7 +81,7 @@ def _fit_head(
         seen = []
         for backbone.mirrored in views if name == "train" else [False]:
             for rows in torch.split(torch.arange(len(split)), _AT_ONCE):
-                seen.append(infer(backbone, split.take(rows), preprocess, device, precision=precision))
+                seen.append(infer(backbone, split.take(rows), preprocess, device, precision=run.info.precision))
                 done += len(rows)
                 display.advance(done, f"features of {name}")
         found[name] = torch.cat(seen)

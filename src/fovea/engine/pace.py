@@ -10,7 +10,6 @@ import torch
 
 from fovea.config import RunConfig
 from fovea.data.types import Dataset
-from fovea.device import precision_here
 from fovea.engine.cost import Cost
 from fovea.engine.evaluate import infer
 from fovea.engine.small_first import stages
@@ -148,7 +147,7 @@ def build_pace(
     few = dataset.train.take(torch.arange(min(250, len(dataset.train))))
     for _ in range(2):  # the first time, what is needed is loaded
         begun = time.perf_counter()
-        infer(model, few, info.preprocess, device, precision=precision_here(info.precision, device))
+        infer(model, few, info.preprocess, device, precision=info.precision)
         seconds_per_image = (time.perf_counter() - begun) / len(few)
     cost.lap("setup")
     num_seen = {name: len(split) for name, split in dataset.splits.items()}

@@ -23,7 +23,6 @@ from fovea.device import (
     memory_errors,
     pick_device,
     pick_precision,
-    precision_here,
     release_freed_memory,
     reproducible,
 )
@@ -224,8 +223,7 @@ def _validate(
     """
     val = dataset.splits.get("val")
     split = val if val is not None else dataset.train.take(torch.arange(min(NUM_CHECKED, len(dataset.train))))
-    precision = precision_here(run.info.precision, device)
-    logits = infer(model, split, preprocess, device, precision=precision, num_threads=num_threads)
+    logits = infer(model, split, preprocess, device, precision=run.info.precision, num_threads=num_threads)
     loss = F.cross_entropy(logits.double(), split.labels).item()
     if not math.isfinite(loss):
         raise _diverged(loss, f"the end of epoch {epoch}", epoch, run)
