@@ -43,7 +43,8 @@ def _lanes(columns: int) -> int:
 def multiply(rows: Tensor, panels: Tensor, scales: Tensor, out: Tensor) -> None:
     """`(P, M, K) uint8` times `(P, N / W, K / 4, W, 4) int8` times `(P,)` scales to `(P, M, N)`, W = `panel_width(N)`.
 
-    128 of `rows` stands for 0. M is at least `LEAST_ROWS`. What comes out is float32 or bfloat16.
+    128 of `rows` stands for 0. M is at least `LEAST_ROWS`. What comes out is float32 or bfloat16. Points may lie apart, what is at one
+    of them not.
     """
     (points, length, depth), columns = rows.shape, out.shape[2]
     lanes = _lanes(columns)

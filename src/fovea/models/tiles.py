@@ -253,7 +253,7 @@ class Grid:
 
 
 def _apart(numbers: int, dtype: torch.dtype) -> int:
-    """From how many numbers on the next point's lie, so that a cache holds the lines of all points: an odd number of lines."""
+    """How many numbers lie from one point to the next: an odd number of cache lines, or all points would share few of a cache's sets."""
     lines = -(-numbers * dtype.itemsize // _LINE)
     return (lines + 1 - lines % 2) * _LINE // dtype.itemsize
 
