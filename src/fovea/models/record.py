@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fovea.device import has_llvm
 from fovea.errors import ConfigError
 from fovea.models.base import Model
 from fovea.models.blocks import check_size
 from fovea.models.pixels_first import BatchNorm, NormReLU, images_first, pixels_first
+from fovea.models.vectors import LANES
 from fovea.models.winograd import Conv3x3
 from fovea.registry import model
 
@@ -70,18 +72,26 @@ class Record(Model):
 
     def _whitened(self, images: Tensor) -> Tensor:
         """The whitened patches, shifted, through ReLU."""
-        _, channels, height, width = images.shape
-        if self.training and self.whiten.stride == (1, 1) and images.device.type == "cpu":
-            # One image as wide as all of them, their pixels side by side: so what comes out lies pixels first.
-            side_by_side = pixels_first(images).view(1, height, -1, channels).permute(0, 3, 1, 2)
-            settled = None if self.bias.requires_grad else self.bias
-            x = F.conv2d(side_by_side, self.whiten.weight, settled, dilation=(1, len(images)))
-            pixels = x.permute(0, 2, 3, 1).reshape(height - 1, width - 1, len(images), -1)
-            if settled is None:
-                pixels = pixels + self.bias.to(pixels.dtype)
-            return images_first(pixels.relu_())
+        if self._has_kernel(images):
+            from fovea.models.whitening import whitened  # llvmlite is loaded where it is used
+
+            half = torch.is_autocast_enabled("cpu")
+            with torch.autocast("cpu", enabled=False):
+                return images_first(whitened(pixels_first(images), self.whiten.weight, self.bias, half))
         x = self.whiten(images.contiguous(memory_format=torch.channels_last)) + self.bias[:, None, None]
         return F.relu(x)
+
+    def _has_kernel(self, images: Tensor) -> bool:
+        """Whether the first layer can be one kernel: in training on a CPU, where there is a gradient of the bias at most."""
+        return (
+            self.training
+            and self.whiten.stride == (1, 1)
+            and images.device.type == "cpu"
+            and images.dtype == torch.float32
+            and has_llvm()
+            and not len(self.whiten.weight) % (LANES // 2)
+            and not (images.requires_grad or self.whiten.weight.requires_grad)
+        )
 
     def settle(self, share: float) -> None:
         """The biases behind the whitening filters stop first."""

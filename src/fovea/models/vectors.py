@@ -53,6 +53,16 @@ declare {self._float} {self._absolute}({self._float})"""
         bits = self._line(f"shl {self._words} {wide}, {self._whole('i32', 16)}")
         return self._line(f"bitcast {self._words} {bits} to {self._float}")
 
+    def load_everywhere(self, address: str) -> str:
+        """The one float that lies there, in all lanes."""
+        number = self._line(f"load float, ptr {address}, align 4")
+        if self._lanes == 1:
+            return number
+        alone = self._line(f"insertelement {self._float} poison, float {number}, i32 0")
+        return self._line(
+            f"shufflevector {self._float} {alone}, {self._float} poison, <{self._lanes} x i32> zeroinitializer"
+        )
+
     def store(self, value: str, address: str, half: bool) -> None:
         """Put them there, with `half` rounded to bfloat16, halves to even."""
         kind, align = (self._float, 4)
@@ -73,14 +83,8 @@ declare {self._float} {self._absolute}({self._float})"""
 
     def store_integer(self, value: str, address: str, factor: str, signed: bool) -> None:
         """Put `value` times the float at `factor` there as a byte, rounded, of -127 to 127; unsigned, 128 more."""
-        given = self._line(f"load float, ptr {factor}, align 4")
-        if self._lanes > 1:
-            alone = self._line(f"insertelement {self._float} poison, float {given}, i32 0")
-            given = self._line(
-                f"shufflevector {self._float} {alone}, {self._float} poison, <{self._lanes} x i32> zeroinitializer"
-            )
         words, zero = self._words, 0 if signed else 128
-        total = self.fma(value, given, self._constant(_ROUNDING))
+        total = self.fma(value, self.load_everywhere(factor), self._constant(_ROUNDING))
         bits = self._line(f"bitcast {self._float} {total} to {words}")
         number = self._line(f"sub {words} {bits}, {self._whole('i32', _ROUNDING_BITS - zero)}")
         for compare, end in (("sgt", zero - 127), ("slt", zero + 127)):
