@@ -8,15 +8,16 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 _PART = ".part"  # how the names of temporary files end
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file by filling a temporary one beside it and putting that in place in one step.
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """An empty temporary file beside `path`, which takes its place in one step when the block ends well.
 
     Raises OSError naming `path`; then neither a new nor a temporary file is left.
     """
@@ -25,7 +26,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(name, 0o666 & ~_umask())
@@ -37,6 +38,12 @@ def write_bytes(path: Path, data: bytes) -> None:
     except OSError as error:
         error.filename, error.filename2 = str(path), None
         raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically. Raises OSError naming `path`."""
+    with replacing(path) as file:
+        file.write(data)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -159,9 +159,13 @@ class Run:
 
     def save_resume(self, state: dict[str, Any]) -> None:
         """Write resume.pt: tensors, numbers and texts only."""
-        data = io.BytesIO()
-        torch.save(state, data)
-        files.write_bytes(self.path / "resume.pt", data.getvalue())
+        with files.replacing(self.path / "resume.pt") as file:  # in memory it would be as much again
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):  # what the disk said, which PyTorch's writer covers
+                    raise error.__context__ from None
+                raise
 
     def load_resume(self) -> dict[str, Any]:
         """Read resume.pt, never unpickling code. Raises RunError."""

@@ -79,6 +79,8 @@ def compile_text(text: str, num_addresses: int, num_numbers: int) -> Kernel:
     # No passes of LLVM's go over it: they took half of the time, and left nothing quicker (EXPERIMENTS.md).
     engine = llvm.create_mcjit_compiler(module, target)
     engine.finalize_object()
+    engine.remove_module(module)  # the text as LLVM understood it, several times as large as the code
+    module.close()
     _engines.append(engine)
     signature = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * num_addresses, *[ctypes.c_int64] * num_numbers)
     kernel: Kernel = signature(engine.get_function_address("kernel"))
