@@ -118,7 +118,7 @@ def test_bfloat16_is_rounded_as_pytorch_rounds_with_and_without_an_instruction_f
         found[-1] += [written, *tiling.at_points(weight)]
     for tiles in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], tiles, strict=True))
-    whole = Grid(4, 4, False, False, 4)
+    whole = Grid(4, 4, False, False)
     exact = whole.room(range(whole.down.num_tiles), 6, channels, 0)
     whole.gather(pixels.float(), exact, range(whole.down.num_tiles))
     assert whole.down == tiling.down
