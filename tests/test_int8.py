@@ -66,7 +66,7 @@ def both_ways(layer, images, seed, dtype=torch.bfloat16):
     expected = layer(images)
     wanted = [expected, *torch.autograd.grad(expected, (images, layer.weight), seed)]
     with (
-        Transformed().once_for([layer], int8_tile=4),
+        Transformed().once_for([layer], int8=True),
         torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16),
     ):
         out = layer(images)
@@ -103,26 +103,11 @@ def test_pooled_only_which_pixel_is_the_largest_differs_more(channels):
 
 
 @needs_vnni
-def test_smaller_tiles_forth_are_more_exact_and_the_way_back_is_the_same():
-    torch.manual_seed(0)
-    layer, images = Conv3x3(32, 48), torch.randn(20, 32, 15, 15).requires_grad_()
-    seed = torch.randn(20, 48, 15, 15).bfloat16()
-    expected, outs, backs = layer(images), [], []
-    for tile in (4, 3, 2):
-        with Transformed().once_for([layer], int8_tile=tile), torch.autocast("cpu", torch.bfloat16):
-            out = layer(images)
-            backs.append(torch.autograd.grad(out, (images, layer.weight), seed))
-        outs.append(distance(out, expected))
-    assert outs[0] > 1.2 * outs[1] > 1.44 * outs[2]
-    assert all(torch.equal(a, b) for other in backs[1:] for a, b in zip(other, backs[0], strict=True))
-
-
-@needs_vnni
 def test_images_that_the_sample_does_not_hold_are_cut_off_and_the_others_are_as_before():
     torch.manual_seed(0)
     layer, images = Conv3x3(32, 32), torch.randn(9, 32, 8, 8)
     images[8] *= 100  # of nine, the sample holds the first eight
-    with Transformed().once_for([layer], int8_tile=4), torch.autocast("cpu", torch.bfloat16):
+    with Transformed().once_for([layer], int8=True), torch.autocast("cpu", torch.bfloat16):
         out = layer(images).detach()
     expected = layer(images).detach()
     assert distance(out[:8], expected[:8]) < 0.1
@@ -133,14 +118,14 @@ def test_images_that_the_sample_does_not_hold_are_cut_off_and_the_others_are_as_
 def test_what_is_no_number_comes_out():
     layer = Conv3x3(32, 32)
     layer.weight.data[0, 0, 0, 0] = torch.nan
-    with Transformed().once_for([layer], int8_tile=4), torch.autocast("cpu", torch.bfloat16):
+    with Transformed().once_for([layer], int8=True), torch.autocast("cpu", torch.bfloat16):
         assert layer(torch.randn(4, 32, 8, 8)).isnan().any()
 
 
 @needs_vnni
 def test_nothing_but_zeros_comes_out_of_zeros():
     layer, images = Conv3x3(32, 32), torch.zeros(4, 32, 8, 8).requires_grad_()
-    with Transformed().once_for([layer], int8_tile=4), torch.autocast("cpu", torch.bfloat16):
+    with Transformed().once_for([layer], int8=True), torch.autocast("cpu", torch.bfloat16):
         out = layer(images)
         gradients = torch.autograd.grad(out, (images, layer.weight), torch.zeros_like(out))
     assert not any(tensor.any() for tensor in (out, *gradients))
@@ -157,10 +142,10 @@ def test_in_parts_the_gradients_are_near_those_of_bfloat16_on_any_number_of_core
         return F.cross_entropy(logits, labels, reduction="none")
 
     found = []
-    for num_threads, tile in ((1, 0), (1, 4), (3, 4), (1, 2)):
+    for num_threads, int8 in ((1, False), (1, True), (3, True)):
         torch.manual_seed(1)
         model = build_model("record:widths=32/48/64", 4, 3, (16, 16)).train()
-        Parts(model, 20, num_threads, tile).backward(images, labels, loss)
+        Parts(model, 20, num_threads, int8).backward(images, labels, loss)
         found.append(model.stages[-2].weight.grad)
     for in_bytes in found[1:]:
         assert 0.01 < distance(in_bytes, found[0]) < 0.45
@@ -171,7 +156,7 @@ def test_evaluation_and_layers_of_other_widths_take_no_bytes(monkeypatch):
     images = torch.randn(40, 32, 8, 8)
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         Conv3x3(32, 48)(images)
-        with Transformed().once_for([layer := Conv3x3(32, 40)], int8_tile=4):
+        with Transformed().once_for([layer := Conv3x3(32, 40)], int8=True):
             layer(images)
 
 

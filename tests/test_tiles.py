@@ -38,7 +38,7 @@ def test_14_pooled_in_bfloat16_is_three_tiles_of_4_and_one_of_2():
 def test_reading_and_writing_have_their_transposes(size):
     """<spread(g), t> = <g, collect(t)> and <gather(x), t> = <x, add(t)>, for every part of the rows."""
     torch.manual_seed(0)
-    tiling = grid(*size, False, False, 8)
+    tiling = grid(*size, False, False)
     count, channels = 3, 7
     pixels, gradient, collected, added = (torch.zeros(*size, count, channels) for _ in range(4))
     pixels.normal_(), gradient.normal_()
@@ -60,7 +60,7 @@ def test_reading_and_writing_have_their_transposes(size):
 
 def test_the_shares_are_all_points_once():
     for size, half, pool in itertools.product([(7, 14), (6, 6), (8, 8)], (False, True), (False, True)):
-        tiling = grid(*size, half, pool, 4 if half else 8)
+        tiling = grid(*size, half, pool)
         seen = torch.zeros(tiling.down.num_points, tiling.across.num_points)
         for share in tiling.shares():
             seen[share] += 1
@@ -70,7 +70,7 @@ def test_the_shares_are_all_points_once():
 @pytest.mark.parametrize("kind", ["gather", "spread"])
 def test_peaks_are_the_largest_values_at_each_point_of_the_first_images(kind):
     torch.manual_seed(0)
-    tiling, pixels = grid(7, 14, False, False, 4), torch.randn(7, 14, 5, 16)
+    tiling, pixels = grid(7, 14, False, False, in_bytes=True), torch.randn(7, 14, 5, 16)
     rows, few = range(tiling.down.num_tiles), pixels[:, :, :3].contiguous()
     room = tiling.room(rows, 3, 16, 0)
     tiling.gather(few, room, rows) if kind == "gather" else tiling.spread(few, None, room, rows)
@@ -81,7 +81,7 @@ def test_peaks_are_the_largest_values_at_each_point_of_the_first_images(kind):
 
 
 def test_room_is_the_same_again_until_its_memory_has_to_grow():
-    tiling = Grid(6, 6, False, False, 8)
+    tiling = Grid(6, 6, False, False)
     first = tiling.room(range(1), 2, 4, "grows")
     assert tiling.room(range(1), 2, 4, "grows") is first
     tiling.room(range(1), 200, 4, "grows")
@@ -92,7 +92,7 @@ def test_room_is_the_same_again_until_its_memory_has_to_grow():
 
 @pytest.mark.parametrize("count", [64, 125, 128])
 def test_points_lie_an_odd_number_of_lines_apart_so_that_they_do_not_share_a_set_of_the_cache(count):
-    tiling = Grid(15, 15, False, False, 4)
+    tiling = Grid(15, 15, False, False, in_bytes=True)
     for dtype in (torch.uint8, torch.float32):
         for tiles in tiling.room(range(1), count, 64, 0, dtype, padded=True).tiles:
             assert tiles.stride(0) >= tiles[0].numel()
@@ -109,7 +109,7 @@ def test_bfloat16_is_rounded_as_pytorch_rounds_with_and_without_an_instruction_f
     found = []
     for has_bf16 in {kernels.has_bf16(), False}:
         monkeypatch.setattr(kernels, "has_bf16", lambda has_bf16=has_bf16: has_bf16)
-        tiling = Grid(4, 4, True, False, 4)
+        tiling = Grid(4, 4, True, False)
         tiles = tiling.room(range(tiling.down.num_tiles), 6, channels, 0)
         tiling.gather(pixels, tiles, range(tiling.down.num_tiles))
         found.append([tile.clone() for tile in tiles.tiles])

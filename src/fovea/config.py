@@ -124,9 +124,6 @@ class RunConfig(_Part):
     )
     part_size: int = Field(0, ge=0)  # on a CPU, each core takes so many images of the batch through the network; 0: all
     int8: bool = False  # on a CPU that can, and in parts: training multiplies bytes in 3×3 convolutions
-    int8_tile: int = Field(
-        4, ge=2, le=4
-    )  # pixels a side of such a convolution's tiles forth; fewer: slower, more exact
     views: Views = "one"  # of each image, whose logits are averaged at test time
     precision: Precision = "auto"  # of the network's arithmetic; the weights stay float32
     log_interval: int = Field(0, ge=0)  # steps between two running losses; 0: about six an epoch, not printed
@@ -180,7 +177,7 @@ class RunConfig(_Part):
 # Settings younger than some run folders, with what Fovea did before it had them. (`seed` and `device` stand below them in
 # config.yaml, so that a file cut short does not pass for an old one.)
 _BEFORE = {
-    "ema": EmaConfig().model_dump(), "small_first": SmallFirstConfig().model_dump(), "part_size": 0, "int8": False, "int8_tile": 4, "views": "one",
+    "ema": EmaConfig().model_dump(), "small_first": SmallFirstConfig().model_dump(), "part_size": 0, "int8": False, "views": "one",
     "precision": "fp32", "pretrained": None, "freeze": FreezeConfig().model_dump(), "lr_decay": 1.0,
     "minutes": None, "patience": 0, "balance": "none", "hardest": 1.0,
     "data": {"columns": [], "group": None, "split_file": None, "folds": 0, "fold": None, "resize": "crop"},

@@ -61,8 +61,7 @@ def build_backward(
 
     if not in_parts(config, device):
         return whole
-    tile = config.int8_tile if in_int8(config, model, precision, device) else 0
-    parts = Parts(model, config.part_size, torch.get_num_threads(), tile)
+    parts = Parts(model, config.part_size, torch.get_num_threads(), in_int8(config, model, precision, device))
     torch.set_num_threads(1)  # torch's idle threads spin for a while, and take a core from a part
     return lambda images, labels, scale=1.0: parts.backward(images, labels, partial(losses_of, scale=scale), scale)
 
@@ -99,12 +98,11 @@ class Parts:
     parts of the batch go through the network on one core, they wait once a step (EXPERIMENTS.md). A core takes several
     parts at once where normalization can keep them apart: what they share, as the weights, it handles once. What comes out
     depends on the size of the parts, and not on the number of cores but for rounding: gradients are summed in order.
-    Batch normalization sees one part at a time (ghost batches: Hoffer et al. 2017). `int8_tile` is for
-    `Transformed.once_for`.
+    Batch normalization sees one part at a time (ghost batches: Hoffer et al. 2017).
     """
 
-    def __init__(self, model: Model, part_size: int, num_threads: int, int8_tile: int = 0) -> None:
-        self._model, self._part_size, self._num_threads, self._int8_tile = model, part_size, num_threads, int8_tile
+    def __init__(self, model: Model, part_size: int, num_threads: int, int8: bool = False) -> None:
+        self._model, self._part_size, self._num_threads, self._int8 = model, part_size, num_threads, int8
         self._replicas = [_replica(model)]
         self._keeps_apart = by_groups(self._replicas[0], part_size)
         # One operation, one thread: torch's own are for those who wait.
@@ -135,7 +133,7 @@ class Parts:
         for parameter in self._model.parameters():
             parameter.grad = None
         found = []
-        with self._transformed.once_for(replicas, self._int8_tile):
+        with self._transformed.once_for(replicas, self._int8):
             for losses, gradients in self._pool.map(one, replicas, pieces):  # in order, each as soon as it is there
                 found.append(losses)
                 for parameter, gradient in zip(parameters, gradients, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,8 +20,10 @@ _TINY = 1e-30  # instead of dividing by 0
 class Weights(NamedTuple):
     """At the points, as bytes in the order in which products read them, each share by itself."""
 
-    panels: list[Tensor]  # `(points, panels, K / 4, columns, 4)`: forth K is C, the columns O; back the other way
+    forth: list[Tensor]  # `(points, panels, C / 4, columns, 4)`, of columns of O
+    back: list[Tensor]  # `(points, panels, O / 4, columns, 4)`, of columns of C; none where nobody asks for them
     factors: Tensor  # `(points,)`: what they were multiplied by
+    shape: tuple[int, int]  # C, O
 
 
 class Bytes:
@@ -32,62 +34,60 @@ class Bytes:
     square, where bfloat16 by Winograd's way differs by 1.3 % (EXPERIMENTS.md).
     """
 
+    in_bytes: ClassVar[bool] = True
     gradient_factors: Tensor | None = None
 
-    def __init__(self, tiling: Grid, weights: Weights | None, pixels: Tensor) -> None:
+    def __init__(self, tiling: Grid, weights: Weights, pixels: Tensor) -> None:
         self._tiling, self._weights = tiling, weights
         given = _factors(tiling.peaks("gather", pixels, None, _sample(pixels)))
         self.factors: Tensor | None = given
-        self._scales = self._undone(given, weights)
+        self._scales = self._of_shares(1 / (given * weights.factors))
 
     @staticmethod
-    def transformed(tiling: Grid, weight: Tensor, back: bool) -> Weights:
-        panels = _in_panels(weight.transpose(0, 1) if back else weight)
+    def transformed(tiling: Grid, weight: Tensor, with_back: bool) -> Weights:
+        forth = _in_panels(weight)
         # A weight that is no number any more has to come out, and not as one.
-        factors = _factors(tiling.weight_peaks(panels), margin=1.0) + 0 * weight.sum()
-        return Weights(tiling.bytes_at_points(panels, factors), factors)
+        factors = _factors(tiling.weight_peaks(forth), margin=1.0) + 0 * weight.sum()
+        back = tiling.bytes_at_points(_in_panels(weight.transpose(0, 1)), factors) if with_back else []
+        return Weights(tiling.bytes_at_points(forth, factors), back, factors, (weight.shape[1], weight.shape[0]))
 
     def meet(self, gradient: Tensor, chosen: Tensor | None) -> None:
         own = _factors(self._tiling.peaks("spread", gradient, chosen, _sample(gradient)))
         assert self.factors is not None
         self.gradient_factors = own
         self._weight_scales = self._of_shares(1 / (self.factors * own))
-        self._scales = self._undone(own, self._weights)
+        self._back_scales = self._of_shares(1 / (self._weights.factors * own))
 
     def room(self, rows: range, count: int, channels: int, slot: int) -> Room:
         return self._tiling.room(rows, count, channels, slot, torch.uint8, padded=True)
 
     def forth(self, tiles: Room, rows: range, count: int) -> Room:
-        return self._times_weights(tiles, rows, count, 1)
+        products = self._tiling.room(rows, count, self._weights.shape[1], 1, padded=True)
+        _multiply(tiles, self._weights.forth, self._scales, products)
+        return products
 
     def back(self, tiles: Room, products: Room, rows: range, count: int) -> Room:
-        return self._times_weights(products, rows, count, 2)
+        found = self._tiling.room(rows, count, self._weights.shape[0], 2, padded=True)
+        _multiply(products, self._weights.back, self._back_scales, found)
+        return found
 
     def to_weight(self, tiles: Room, products: Room) -> list[Tensor]:
         found = []
         for read, of, scale in zip(tiles.tiles, products.tiles, self._weight_scales, strict=True):
             make = torch.empty if read.shape[1] else torch.zeros
-            found.append(make(len(read), read.shape[2], of.shape[2], dtype=self._tiling.dtype))
+            found.append(make(len(read), *self._weights.shape, dtype=self._tiling.dtype))
             if read.shape[1]:
                 multiply_transposed(read, of, scale, found[-1])
         return found
 
-    def _times_weights(self, tiles: Room, rows: range, count: int, slot: int) -> Room:
-        assert self._weights is not None
-        panels = self._weights.panels
-        columns = panels[0].shape[1] * panels[0].shape[3]
-        products = self._tiling.room(rows, count, columns, slot, padded=True)
-        for read, transformed, scale, written in zip(tiles.tiles, panels, self._scales, products.tiles, strict=True):
-            if read.shape[1]:
-                multiply(read, transformed, scale, written)
-        return products
-
-    def _undone(self, factors: Tensor, weights: Weights | None) -> list[Tensor]:
-        """By what products with the weights, where there are any, are multiplied to undo the factors of both."""
-        return [] if weights is None else self._of_shares(1 / (factors * weights.factors))
-
     def _of_shares(self, values: Tensor) -> list[Tensor]:
         return [values[places] for places in self._tiling.places]
+
+
+def _multiply(rows: Room, panels: list[Tensor], scales: list[Tensor], out: Room) -> None:
+    for read, transformed, scale, written in zip(rows.tiles, panels, scales, out.tiles, strict=True):
+        if read.shape[1]:
+            multiply(read, transformed, scale, written)
 
 
 def _in_panels(weight: Tensor) -> Tensor:

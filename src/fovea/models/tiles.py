@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fovea.models.kernels import Kernel, Numbers, Plan, compiled
 from fovea.models.products import DEPTH, LEAST_ROWS
-from fovea.models.sides import Side, angles, cut, evaluate, points_of
+from fovea.models.sides import LARGEST, LARGEST_ROUNDED, Side, angles, cut, evaluate, points_of
 from fovea.models.vectors import LANES
 
 _LINE = 64  # bytes of a cache's line
@@ -46,7 +46,8 @@ class Grid:
     shape in uint8, says which of the four.
     """
 
-    def __init__(self, height: int, width: int, half: bool, pool: bool, largest: int) -> None:
+    def __init__(self, height: int, width: int, half: bool, pool: bool, in_bytes: bool = False) -> None:
+        largest = LARGEST_ROUNDED if half or in_bytes else LARGEST
         self.down, self.across = cut(height, largest, pool), cut(width, largest, pool)
         self._half, self._pool = half, pool
         self._found: dict[tuple[str, Mode, range, int], list[tuple[Kernel, tuple[int, ...]]]] = {}
@@ -274,6 +275,9 @@ def _slot(name: int | str, size: int = 0) -> _Slot:
 
 
 @lru_cache(maxsize=256)
-def grid(height: int, width: int, half: bool, pool: bool, largest: int) -> Grid:
-    """That of so many outputs, before any pooling; its kernels are made at their first use."""
-    return Grid(height, width, half, pool, largest)
+def grid(height: int, width: int, half: bool, pool: bool, in_bytes: bool = False) -> Grid:
+    """That of so many outputs, before any pooling; its kernels are made at their first use.
+
+    With `in_bytes` it suits products of bytes: tiles are no larger than those of bfloat16.
+    """
+    return Grid(height, width, half, pool, in_bytes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +36,7 @@ class Conv3x3(nn.Conv2d):
         super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
         self.pool = pool
         self._transformed: Transformed | None = None
-        self._int8_tile = 0
+        self._int8 = False
 
     def forward(self, input: Tensor) -> Tensor:
         """`(B, C, H, W)` to `(B, O, H, W)`, pooled `(B, O, H // 2, W // 2)`."""
@@ -46,11 +46,9 @@ class Conv3x3(nn.Conv2d):
         half = torch.is_autocast_enabled("cpu")
         with torch.autocast("cpu", enabled=False):
             pixels = pixels_first(input.to(torch.bfloat16 if half else torch.float32))
-            forth, back = self._forms(pixels)
-            transformed = self._transformed or Transformed()
-            weights = transformed.of(self.weight, forth)
-            weights_back = transformed.of(self.weight, back) if pixels.requires_grad else None
-            out = images_first(_Winograd.apply(pixels, self.weight, weights, weights_back, self.pool, forth, back))
+            form = self._form(pixels)
+            weights = (self._transformed or Transformed()).of(self.weight, form)
+            out = images_first(_Winograd.apply(pixels, self.weight, weights, self.pool, form))
         # The same for every pixel: the largest stays the largest.
         return out if self.bias is None else out + self.bias[:, None, None]
 
@@ -65,22 +63,20 @@ class Conv3x3(nn.Conv2d):
             and not (self.pool and min(images.shape[2:]) < 2)  # torch refuses what is too small
         )
 
-    def _forms(self, pixels: Tensor) -> tuple[Form, Form]:
-        """Of the way forward, and of the way back."""
-        from fovea.models.sides import LARGEST, LARGEST_ROUNDED  # numpy and llvmlite are loaded where they are used
-        from fovea.models.tiles import grid  # a GPU can do without
+    def _form(self, pixels: Tensor) -> Form:
+        from fovea.models.tiles import grid  # llvmlite is loaded where it is used, and a GPU can do without
 
         # What a pooling would not read is not worked out.
         height, width = (side // 2 * 2 if self.pool else side for side in pixels.shape[:2])
-        half = pixels.dtype == torch.bfloat16
-        # sums lie in vectors
-        if not self._int8_tile or self.out_channels % LANES or self.in_channels % (LANES // 2):
-            both = Form(grid(height, width, half, self.pool, LARGEST_ROUNDED if half else LARGEST), Plain)
-            return both, both
-        from fovea.models.int8 import Bytes
+        way, with_back = self._way(), pixels.requires_grad
+        return Form(grid(height, width, pixels.dtype == torch.bfloat16, self.pool, way.in_bytes), way, with_back)
 
-        forth, back = (grid(height, width, half, self.pool, tile) for tile in (self._int8_tile, LARGEST_ROUNDED))
-        return Form(forth, Bytes), Form(back, Bytes, back=True)
+    def _way(self) -> type[Multiplier]:
+        if not self._int8 or self.out_channels % LANES or self.in_channels % (LANES // 2):  # sums lie in vectors
+            return Plain
+        from fovea.models.int8 import Bytes  # only where there is llvmlite
+
+        return Bytes
 
 
 class Form(NamedTuple):
@@ -88,7 +84,7 @@ class Form(NamedTuple):
 
     tiling: Grid
     way: type[Multiplier]
-    back: bool = False  # for the gradient of the images, where that asks for another order
+    with_back: bool  # for the gradient of the images, too
 
 
 class Transformed:
@@ -100,15 +96,13 @@ class Transformed:
         self._asked: dict[Any, tuple[Tensor, Form]] = {}  # in the last block
 
     @contextmanager
-    def once_for(self, models: Iterable[nn.Module], int8_tile: int = 0) -> Iterator[None]:
-        """Within the block weights stay as they are.
-
-        With `int8_tile` above 0 bytes are multiplied, for which the CPU has to have the instruction (fovea.models.int8), on the
-        way forward in tiles of up to so many pixels a side.
+    def once_for(self, models: Iterable[nn.Module], int8: bool = False) -> Iterator[None]:
+        """Within the block weights stay as they are. With `int8`, bytes are multiplied, for which the CPU has to have the
+        instruction (fovea.models.int8).
         """
         layers = [layer for model in models for layer in model.modules() if isinstance(layer, Conv3x3)]
         for layer in layers:
-            layer._transformed, layer._int8_tile = self, int8_tile
+            layer._transformed, layer._int8 = self, int8
         try:
             # What one step asked for the next will, too: two threads would both find it lacking, and both make it.
             asked, self._asked = self._asked, {}
@@ -118,7 +112,7 @@ class Transformed:
         finally:
             self._found = {}
             for layer in layers:
-                layer._transformed, layer._int8_tile = None, 0
+                layer._transformed, layer._int8 = None, False
 
     def of(self, weight: Tensor, form: Form) -> Any:
         """The `(O, C, 3, 3)` weight in this form."""
@@ -132,7 +126,7 @@ class Transformed:
 @torch.no_grad()
 def _transform(asked: tuple[Tensor, Form]) -> Any:
     weight, form = asked
-    return form.way.transformed(form.tiling, weight, form.back)
+    return form.way.transformed(form.tiling, weight, form.with_back)
 
 
 def has_int8() -> bool:
@@ -147,18 +141,18 @@ def has_int8() -> bool:
 class Multiplier(Protocol):
     """How the tiles of one convolution's images are multiplied by its weight, and by the gradient of what comes out."""
 
+    in_bytes: ClassVar[bool]
     factors: Tensor | None  # `(points,)`: what becomes of the images is multiplied by them, and rounded to bytes
     gradient_factors: Tensor | None  # and what becomes of the gradient
 
-    def __init__(self, tiling: Grid, weights: Any, pixels: Tensor) -> None:
-        """With weights for `forth` or, where there are any, for `back`."""
+    def __init__(self, tiling: Grid, weights: Any, pixels: Tensor) -> None: ...
 
     @staticmethod
-    def transformed(tiling: Grid, weight: Tensor, back: bool) -> Any:
-        """The weights: `(O, C, 3, 3) float32` at the points, as `forth` reads them or as `back` does."""
+    def transformed(tiling: Grid, weight: Tensor, with_back: bool) -> Any:
+        """The weights: `(O, C, 3, 3) float32` at the points; `with_back` says whether `back` will be asked for."""
 
     def meet(self, gradient: Tensor, chosen: Tensor | None) -> None:
-        """From now on, `back` and `to_weight` are of this gradient."""
+        """From now on, products are of this gradient."""
 
     def room(self, rows: range, count: int, channels: int, slot: int) -> Room:
         """For tiles that will be multiplied."""
@@ -176,6 +170,7 @@ class Multiplier(Protocol):
 class Plain:
     """The numbers as they are, float32 or bfloat16."""
 
+    in_bytes: ClassVar[bool] = False
     factors: Tensor | None = None
     gradient_factors: Tensor | None = None
 
@@ -183,7 +178,7 @@ class Plain:
         self._tiling, self._weights = tiling, weights
 
     @staticmethod
-    def transformed(tiling: Grid, weight: Tensor, back: bool) -> list[Tensor]:
+    def transformed(tiling: Grid, weight: Tensor, with_back: bool) -> list[Tensor]:
         return tiling.at_points(weight)
 
     def meet(self, gradient: Tensor, chosen: Tensor | None) -> None:
@@ -216,30 +211,28 @@ class _Winograd(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, pixels: Tensor, weight: Tensor, weights: Any, weights_back: Any, pool: bool, forth: Form, back: Form
-    ) -> Tensor:  # fmt: skip
-        tiling = forth.tiling
+    def forward(ctx: Any, pixels: Tensor, weight: Tensor, weights: Any, pool: bool, form: Form) -> Tensor:
+        tiling = form.tiling
         height, width = pixels.shape[:2]
         count, channels = pixels.shape[2:]
         size = (height // 2, width // 2) if pool else (height, width)
         out = pixels.new_empty(*size, count, len(weight))
         chosen = torch.empty_like(out, dtype=torch.uint8) if pool else None
-        multiplier = forth.way(tiling, weights, pixels)
+        multiplier = form.way(tiling, weights, pixels)
         for rows in _chunks(tiling, count):
             tiles = multiplier.room(rows, count, channels, 0)
             tiling.gather(pixels, tiles, rows, multiplier.factors)
             tiling.collect(multiplier.forth(tiles, rows, count), out, chosen, rows)
         ctx.save_for_backward(pixels, chosen)
-        ctx.back, ctx.weights_back = back, weights_back
+        ctx.tiling, ctx.multiplier = tiling, multiplier
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None, None, None]:
         pixels, chosen = ctx.saved_tensors
-        tiling: Grid = ctx.back.tiling
-        multiplier: Multiplier = ctx.back.way(tiling, ctx.weights_back, pixels)
+        tiling: Grid = ctx.tiling
+        multiplier: Multiplier = ctx.multiplier
         (count, channels), outputs = pixels.shape[2:], gradient.shape[3]
         gradient = gradient.contiguous()
         multiplier.meet(gradient, chosen)
@@ -254,7 +247,7 @@ class _Winograd(torch.autograd.Function):
             tiling.add_from_points(multiplier.to_weight(tiles, products), to_weight)
             if to_pixels is not None:
                 tiling.add(multiplier.back(tiles, products, rows, count), to_pixels, rows)
-        return to_pixels, to_weight.permute(3, 2, 0, 1), None, None, None, None, None
+        return to_pixels, to_weight.permute(3, 2, 0, 1), None, None, None
 
 
 def _chunks(tiling: Grid, count: int) -> list[range]:

@@ -30,6 +30,5 @@ def best(data: str) -> RunConfig:
         batch_size=1000,
         part_size=128,  # one a core at 32×32 pixels, for memory
         int8=True,
-        int8_tile=3,
         views="mirror-shift",
     )
