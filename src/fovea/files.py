@@ -35,9 +35,14 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             with contextlib.suppress(OSError):
                 os.unlink(name)
             raise
-    except OSError as error:
-        error.filename, error.filename2 = str(path), None
-        raise
+    except (OSError, RuntimeError) as error:
+        found = (
+            error.__context__ if isinstance(error, RuntimeError) else error
+        )  # PyTorch's writer covers what the disk says
+        if not isinstance(found, OSError):
+            raise
+        found.filename, found.filename2 = str(path), None
+        raise found from None
 
 
 def write_bytes(path: Path, data: bytes) -> None:

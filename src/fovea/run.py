@@ -160,12 +160,7 @@ class Run:
     def save_resume(self, state: dict[str, Any]) -> None:
         """Write resume.pt: tensors, numbers and texts only."""
         with files.replacing(self.path / "resume.pt") as file:  # in memory it would be as much again
-            try:
-                torch.save(state, file)
-            except RuntimeError as error:
-                if isinstance(error.__context__, OSError):  # what the disk said, which PyTorch's writer covers
-                    raise error.__context__ from None
-                raise
+            torch.save(state, file)
 
     def load_resume(self) -> dict[str, Any]:
         """Read resume.pt, never unpickling code. Raises RunError."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import safetensors.torch
@@ -31,10 +30,9 @@ def export(run: Run, out: str | Path | None = None, format: str | None = None, w
     if path.is_dir():
         raise ConfigError(f"--out {path} is a folder: name a file")
     state = run.weights(which)
-    data = io.BytesIO()
-    if format == "pth":
-        torch.save(state, data)
-    else:
-        data.write(safetensors.torch.save(state))
-    files.write_bytes(path, data.getvalue())
+    with files.replacing(path) as file:
+        if format == "pth":
+            torch.save(state, file)
+        else:
+            file.write(safetensors.torch.save(state))
     return path
