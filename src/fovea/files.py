@@ -36,9 +36,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
                 os.unlink(name)
             raise
     except (OSError, RuntimeError) as error:
-        found = (
-            error.__context__ if isinstance(error, RuntimeError) else error
-        )  # PyTorch's writer covers what the disk says
+        # PyTorch's writer covers what the disk says.
+        found = error.__context__ if isinstance(error, RuntimeError) else error
         if not isinstance(found, OSError):
             raise
         found.filename, found.filename2 = str(path), None

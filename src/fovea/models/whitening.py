@@ -1,6 +1,6 @@
 """2×2 patches of images through filters, a bias and ReLU, in one pass over memory, by a kernel that LLVM makes.
 
-As operations of PyTorch, the first layer of fovea.models.record took a tenth of a training's step (EXPERIMENTS.md).
+As operations of PyTorch, the first layer of fovea.models.record took up to a sixth of a step's gradients (EXPERIMENTS.md).
 """
 
 from __future__ import annotations
@@ -33,9 +33,8 @@ class _Whitened(torch.autograd.Function):
         height, width, count, channels = pixels.shape
         num_filters = len(filters)
         weights = filters.permute(2, 3, 1, 0).contiguous()
-        out = pixels.new_empty(
-            height - 1, width - 1, count, num_filters, dtype=torch.bfloat16 if half else torch.float32
-        )
+        dtype = torch.bfloat16 if half else torch.float32
+        out = pixels.new_empty(height - 1, width - 1, count, num_filters, dtype=dtype)
         tensors = (pixels, weights, bias.contiguous(), out)
         kernel = _forward(channels, num_filters, half)
         kernel(*[tensor.data_ptr() for tensor in tensors], height - 1, width - 1, count)
