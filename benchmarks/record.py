@@ -93,7 +93,7 @@ def in_a_process(what: str, seed: int) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, __file__, "--one", what, "--seed", str(seed)], stdout=subprocess.PIPE, text=True, check=True
     )
-    result = {"what": what, "seed": seed, "commit": commit(), "began": time.strftime("%Y-%m-%d %H:%M"), "load": before}
+    result = {"what": what, "seed": seed, "commit": commit(), "ended": time.strftime("%Y-%m-%d %H:%M"), "load": before}
     result |= json.loads(done.stdout.splitlines()[-1])
     print({k: v for k, v in result.items() if k != "curve"}, flush=True)
     return result
@@ -113,10 +113,10 @@ def report(runs: list[dict[str, Any]]) -> str:
     ]  # fmt: skip
     kinds = dict.fromkeys(run["what"] for run in runs)
     lines += [_row(what, [run for run in runs if run["what"] == what], note) for what in kinds]
-    lines += ["", "## Every run", "", "| what | seed | accuracy | seconds | began | load before | commit |"]
+    lines += ["", "## Every run", "", "| what | seed | accuracy | seconds | ended | load before | commit |"]
     lines += ["| --- " * 7 + "|"]
     lines += [
-        f"| {r['what']} | {r['seed']} | {100 * r['accuracy']:.2f} % | {r['seconds']:.1f} | {r['began']} | {r['load']:.1f} | {r['commit']} |"
+        f"| {r['what']} | {r['seed']} | {100 * r['accuracy']:.2f} % | {r['seconds']:.1f} | {r['ended']} | {r['load']:.1f} | {r['commit']} |"
         for r in runs
     ]
     return "\n".join([*lines, ""])
