@@ -12,6 +12,7 @@ from fovea.engine import gradients
 from fovea.engine.gradients import Parts, check_parts
 from fovea.errors import ConfigError
 from fovea.models.base import build_model
+from fovea.models.winograd import Conv3x3
 
 
 @pytest.fixture
@@ -99,6 +100,19 @@ def test_parts_stay_apart_where_normalization_is_pytorchs():
 def test_cores_have_as_many_parts(monkeypatch, num_threads, num_images, sizes):
     monkeypatch.setattr(gradients, "MOST_TOGETHER", 48 * 256)
     assert Parts(fresh("record:widths=16/48:depths=1/1"), 16, num_threads)._sizes(num_images, 256) == sizes
+
+
+@pytest.mark.skipif(not has_llvm(), reason="no kernels")
+def test_weights_are_what_they_were_and_lie_in_memory_as_their_gradients(batch):
+    model = fresh("record:widths=32/48:depths=2/2")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    parts = Parts(model, 16, 2)
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+    parts.backward(*batch, loss)
+    layers = [layer for layer in model.modules() if isinstance(layer, Conv3x3)]
+    assert len(layers) == 4
+    for layer in layers:
+        assert layer.weight.stride() == layer.weight.grad.stride()
 
 
 def test_without_batch_normalization_it_is_the_gradient_of_the_whole_batch(batch):

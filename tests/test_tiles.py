@@ -41,7 +41,7 @@ def test_reading_and_writing_have_their_transposes(size):
     tiling = grid(*size, False, False)
     count, channels = 3, 7
     pixels, gradient, collected, added = (torch.zeros(*size, count, channels) for _ in range(4))
-    pixels.normal_(), gradient.normal_()
+    pixels.normal_(), gradient.normal_(), added.fill_(torch.nan)
     spread = gathered = 0.0
     for row in range(tiling.down.num_tiles):
         rows = range(row, row + 1)
@@ -56,6 +56,18 @@ def test_reading_and_writing_have_their_transposes(size):
         tiling.add(given, added, rows)
     torch.testing.assert_close(spread, (gradient * collected).sum(), rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(gathered, (pixels * added).sum(), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(9, 15), (3, 8)])
+def test_adding_tiles_of_a_pooling_leaves_no_pixel_as_it_was(size):
+    """Where the last row or column is odd, a tile reads it still."""
+    tiling, pixels = grid(*(side // 2 * 2 for side in size), False, True), torch.full((*size, 2, 8), torch.nan)
+    for row in range(tiling.down.num_tiles):
+        room = tiling.room(range(row, row + 1), 2, 8, 0)
+        for tensor in room.tiles:
+            tensor.fill_(1.0)
+        tiling.add(room, pixels, range(row, row + 1))
+    assert pixels.isfinite().all()
 
 
 def test_the_shares_are_all_points_once():

@@ -74,8 +74,12 @@ def has_bf16(device: torch.device) -> bool:
 
 def has_quick_bf16(device: torch.device) -> bool:
     """Are products of bfloat16 quicker there than of float32? Intel's CPUs without AMX take twice as long (EXPERIMENTS.md)."""
-    is_intel = device.type == "cpu" and _cpuinfo("vendor_id") == "GenuineIntel"
-    return has_bf16(device) and not (is_intel and "amx_bf16" not in _cpu_features())
+    return has_bf16(device) and not (device.type == "cpu" and is_intel() and "amx_bf16" not in _cpu_features())
+
+
+def is_intel() -> bool:
+    """Whether this is a CPU of Intel's."""
+    return _cpuinfo("vendor_id") == "GenuineIntel"
 
 
 def precision_here(name: str, device: torch.device) -> str:

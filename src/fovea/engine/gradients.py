@@ -20,7 +20,7 @@ from fovea.engine.small_first import shrink
 from fovea.errors import ConfigError
 from fovea.models.base import Model
 from fovea.models.pixels_first import by_groups
-from fovea.models.winograd import Conv3x3, Transformed, has_int8
+from fovea.models.winograd import Conv3x3, Transformed, has_int8, lay_as_gradients
 
 MOST_TOGETHER = 250 * 32 * 32  # pixels of several parts: more save little, and take memory (EXPERIMENTS.md)
 
@@ -103,6 +103,7 @@ class Parts:
 
     def __init__(self, model: Model, part_size: int, num_threads: int, int8: bool = False) -> None:
         self._model, self._part_size, self._num_threads, self._int8 = model, part_size, num_threads, int8
+        lay_as_gradients(model)
         self._replicas = [_replica(model)]
         self._keeps_apart = by_groups(self._replicas[0], part_size)
         # One operation, one thread: torch's own are for those who wait.

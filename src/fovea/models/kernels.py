@@ -54,7 +54,7 @@ class Plan(NamedTuple):
     to_tiles: bool
     num_across: int  # points of a row of planes, of which the tile may use fewer
     num_common: int  # of them, those that all columns of tiles have
-    adds: bool = False
+    adds: int = 0  # of so many first rows and columns of a tile, the pixels are added to what lies there, not written
     pool: bool = False  # the pixels are the largest of every 2×2
     measures: bool = False  # nothing is written but the largest absolute value at each point
 
@@ -199,7 +199,7 @@ column.start:
                 vectors.store_bytes(which, choice[y, x])
             else:
                 value = results[y][x]
-            if plan.adds:
+            if min(y, x) < plan.adds:
                 value = vectors.add(value, vectors.load(pixel[y, x], plan.half_pixels))
             vectors.store(value, pixel[y, x], plan.half_pixels)
     lines = "\n".join(vectors.lines)

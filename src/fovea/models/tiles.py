@@ -165,7 +165,14 @@ class Grid:
         self._run("collect", self._own, pixels, chosen, room.planes, rows)
 
     def add(self, room: Room, gradient: Tensor, rows: range) -> None:
-        """The gradient of what it reads, added up: the transpose of `gather`."""
+        """The gradient of what it reads, added up: the transpose of `gather`.
+
+        Tiles overlap by two pixels, so all but the first two of their rows and columns are new. The rows come in order, and before
+        the first of them there is a 0 in the image's first row and column.
+        """
+        if rows.start == 0:
+            gradient[0].zero_()
+            gradient[:, 0].zero_()
         self._run("add", self._own, gradient, None, room.planes, rows)
 
     def _run(
@@ -235,7 +242,7 @@ class Grid:
                 y, x, (3, 3), 0, numbers, False, lanes, to_tiles=True, num_across=self.across.num_points,
                 num_common=self.across.num_common, measures=measures,
             )  # fmt: skip
-            return plan if kind == "weigh" else plan._replace(down=y.T, across=x.T, to_tiles=False, adds=True)
+            return plan if kind == "weigh" else plan._replace(down=y.T, across=x.T, to_tiles=False, adds=3)
         sides = list(zip(self._sides, (large_row, large_column), strict=True))
         d, a = (points_of(side.large, side.small, is_large) for side, is_large in sides)
         down, across = (side.large if is_large else side.small for side, is_large in sides)
@@ -244,9 +251,7 @@ class Grid:
             num_across=self.across.num_points, num_common=self.across.num_common, measures=measures,
         )  # fmt: skip
         if kind in ("gather", "add"):  # a tile reads one pixel more on each side than it writes
-            return (
-                plan if kind == "gather" else plan._replace(down=d.forth.T, across=a.forth.T, to_tiles=False, adds=True)
-            )
+            return plan if kind == "gather" else plan._replace(down=d.forth.T, across=a.forth.T, to_tiles=False, adds=2)
         step = (down // 2, across // 2) if self._pool else (down, across)
         plan = plan._replace(down=d.back, across=a.back, step=step, offset=0, pool=self._pool)
         return plan if kind == "spread" else plan._replace(down=d.back.T, across=a.back.T, to_tiles=False)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fovea.device import has_quick_bf16
+from fovea.device import has_quick_bf16, is_intel
 from fovea.errors import ConfigError
 from fovea.models.base import Model
 from fovea.optim.adamw import adamw
@@ -162,7 +162,9 @@ def newton_schulz(
         norm = gram.diagonal(dim1=1, dim2=2).sum(1).sqrt()[:, None, None] + eps
         scaled = (gram / norm.square()).unbind()
         factors = torch.stack([_polynomial(each, steps, coefficients) for each in scaled]) / norm
-        x = torch.bmm(factors.to(dtype), x)
+        # Symmetric; what comes out lies in memory as X does.
+        factors = factors.to(dtype)
+        x = torch.bmm(x.mT, factors).mT if x.mT.is_contiguous() else torch.bmm(factors, x)
         return x.mT if tall else x
     x = (x / (x.float().norm(dim=(1, 2), keepdim=True) + eps)).to(dtype)
     for _ in range(steps):
@@ -190,8 +192,8 @@ def _polynomial(gram: Tensor, steps: int, coefficients: tuple[float, float, floa
 
 
 def _product(first: Tensor, second: Tensor) -> Tensor:
-    """Of symmetric matrices, by oneDNN: what `@` calls is half as fast on AMD's CPUs (EXPERIMENTS.md)."""
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    """Of symmetric matrices; by oneDNN but on Intel's CPUs: what `@` calls is half as fast on AMD's (EXPERIMENTS.md)."""
+    if is_intel() or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return first @ second
     product: Tensor = F.linear(first.to_mkldnn(), second.to_mkldnn()).to_dense()
     return product
