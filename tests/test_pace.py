@@ -6,9 +6,12 @@ import random
 from pathlib import Path
 
 import pytest
+import torch
 
 import fovea as package
+from fovea.device import has_llvm
 from fovea.engine import cost, pace, train
+from fovea.models.winograd import Conv3x3
 from fovea.run import Run
 
 pytestmark = pytest.mark.usefixtures("no_report")
@@ -144,3 +147,10 @@ def test_patience_needs_val(fovea) -> None:
     assert result.code == 2
     assert "--val-fraction 0.1" in result.stderr
     assert not Path("run").exists()
+
+
+def test_images_checked_after_an_epoch_are_too_few_for_transformed_weights() -> None:
+    layer = Conv3x3(64, 64).eval()
+    with torch.no_grad():
+        assert layer._winograd_pays(torch.zeros(100, 64, 4, 4)) == has_llvm()
+        assert not layer._winograd_pays(torch.zeros(pace.NUM_CHECKED, 64, 4, 4))
