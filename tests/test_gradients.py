@@ -104,7 +104,7 @@ def test_cores_have_as_many_parts(monkeypatch, num_threads, num_images, sizes):
 
 @pytest.mark.skipif(not has_llvm(), reason="no kernels")
 def test_weights_are_what_they_were_and_lie_in_memory_as_their_gradients(batch):
-    model = fresh("record:widths=32/48:depths=2/2")
+    model = fresh("record:widths=16/48:depths=2/2")  # the first two have too few channels for Winograd's way
     before = {name: value.clone() for name, value in model.state_dict().items()}
     parts = Parts(model, 16, 2)
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
