@@ -10,8 +10,8 @@ def quick(data: str) -> RunConfig:
     """The tutorial's accuracy in seconds: one epoch of a narrow record network over whitened 8×8 patches.
 
     CIFAR-10, all 50,000 training images: 63.82 % over 6 views (95 % interval 63.50 to 64.14), 62.00 % over one, over 5
-    seeds. 1.9 s on two AVX-512 cores with bf16, 1/82 of the tutorial's script (benchmarks/record.md); 4.4 s, 1/77, with float32
-    on an Intel CPU without AMX (63.66 %, 5 seeds; benchmarks/record_intel.md). About 0.35 TFLOP. Its
+    seeds. 1.9 s on two AVX-512 cores with bf16, 1/82 of the tutorial's script (benchmarks/record.md); 4.3 s, 1/79, with float32
+    on an Intel CPU without AMX (63.79 %, 5 seeds; benchmarks/record_intel.md). About 0.35 TFLOP. Its
     settings were chosen on val (EXPERIMENTS.md). Ideas: airbench (Jordan 2024), and patches as vision transformers cut them.
     """
     return RunConfig(
