@@ -52,7 +52,6 @@ class Conv3x3(nn.Conv2d):
         # The same for every pixel: the largest stays the largest.
         return out if self.bias is None else out + self.bias[:, None, None]
 
-    @property
     def has_kernels(self) -> bool:
         """Whether Winograd's way is there on a CPU, and its channels are enough for it."""
         return has_llvm() and self.in_channels * self.out_channels >= _LEAST_PRODUCT
@@ -61,7 +60,7 @@ class Conv3x3(nn.Conv2d):
         return (
             images.device.type == "cpu"
             and (images.dtype == torch.float32 or torch.is_autocast_enabled("cpu"))
-            and self.has_kernels
+            and self.has_kernels()
             and not torch.compiler.is_compiling()  # what is exported are plain convolutions
             and len(images) >= (1 if torch.is_grad_enabled() else _FEWEST_IMAGES)
             and not (self.pool and min(images.shape[2:]) < 2)  # torch refuses what is too small
@@ -136,7 +135,7 @@ def _transform(asked: tuple[Tensor, Form]) -> Any:
 def lay_as_gradients(model: nn.Module) -> None:
     """Put the weights of a model in that order in memory in which their gradients will come: a step is quicker (EXPERIMENTS.md)."""
     for layer in model.modules():
-        if isinstance(layer, Conv3x3) and layer.has_kernels:
+        if isinstance(layer, Conv3x3) and layer.has_kernels():
             layer.weight.data = layer.weight.data.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
 
 
