@@ -11,7 +11,7 @@ from fovea.device import has_llvm
 from fovea.engine import gradients
 from fovea.engine.gradients import Parts, check_parts
 from fovea.errors import ConfigError
-from fovea.models.base import Model, build_model
+from fovea.models.base import build_model
 from fovea.models.winograd import Conv3x3
 
 
@@ -116,7 +116,7 @@ def test_weights_are_what_they_were_and_lie_in_memory_as_their_gradients(batch):
 
 
 def test_without_batch_normalization_it_is_the_gradient_of_the_whole_batch(batch):
-    class Plain(Model):
+    class Plain(nn.Module):
         def __init__(self):
             super().__init__()
             self.layers = nn.Sequential(nn.Flatten(), nn.Linear(768, 10))

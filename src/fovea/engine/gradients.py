@@ -29,12 +29,10 @@ Loss = Callable[[Model, Tensor, Tensor], Tensor]
 
 
 class Backward(Protocol):
-    """Images, made smaller by a factor, and labels to their `(B,)` losses, with `grad` of the mean set for every parameter
-    of the member whose turn it is.
-    """
+    """Images, made smaller by a factor, and labels to their `(B,)` losses, with `grad` of the mean set for every parameter."""
 
-    def __call__(self, images: Tensor, labels: Tensor, scale: float = 1.0, turn: int = 0) -> Tensor:
-        """Of `(B, C, H, W)` images; `turn` counts steps."""
+    def __call__(self, images: Tensor, labels: Tensor, scale: float = 1.0) -> Tensor:
+        """Of `(B, C, H, W)` images."""
 
 
 def build_backward(
@@ -56,19 +54,16 @@ def build_backward(
         # less, too, and soft labels and parts of a batch add up to the same.
         return F.cross_entropy(logits, labels, weights, label_smoothing=config.label_smoothing, reduction="none")
 
-    def whole(images: Tensor, labels: Tensor, scale: float = 1.0, turn: int = 0) -> Tensor:
-        losses = losses_of(members[turn % len(members)], images, labels, scale)
+    def whole(images: Tensor, labels: Tensor, scale: float = 1.0) -> Tensor:
+        losses = losses_of(model, images, labels, scale)
         scaler.scale(losses.mean()).backward()  # type: ignore[no-untyped-call]
         return losses.detach()
 
-    members = model.members()
     if not in_parts(config, device):
         return whole
     parts = Parts(model, config.part_size, torch.get_num_threads(), in_int8(config, model, precision, device))
     torch.set_num_threads(1)  # torch's idle threads spin for a while, and take a core from a part
-    return lambda images, labels, scale=1.0, turn=0: parts.backward(
-        images, labels, partial(losses_of, scale=scale), scale, turn
-    )
+    return lambda images, labels, scale=1.0: parts.backward(images, labels, partial(losses_of, scale=scale), scale)
 
 
 def in_parts(config: RunConfig, device: torch.device) -> bool:
@@ -109,29 +104,26 @@ class Parts:
     def __init__(self, model: Model, part_size: int, num_threads: int, int8: bool = False) -> None:
         self._model, self._part_size, self._num_threads, self._int8 = model, part_size, num_threads, int8
         lay_as_gradients(model)
-        self._members = model.members()
-        self._replicas = [[_replica(member)] for member in self._members]
-        self._keeps_apart = all(by_groups(first, part_size) for (first,) in self._replicas)
+        self._replicas = [_replica(model)]
+        self._keeps_apart = by_groups(self._replicas[0], part_size)
         # One operation, one thread: torch's own are for those who wait.
         self._pool = ThreadPoolExecutor(num_threads, "fovea-part", torch.set_num_threads, (1,))
-        self._transformed = [Transformed(self._pool.map) for _ in self._members]
+        self._transformed = Transformed(self._pool.map)
 
-    def backward(self, images: Tensor, labels: Tensor, loss: Loss, scale: float = 1.0, turn: int = 0) -> Tensor:
+    def backward(self, images: Tensor, labels: Tensor, loss: Loss, scale: float = 1.0) -> Tensor:
         """Set `grad` of every parameter as for the mean loss of the batch, and return the `(B,)` losses.
 
-        `scale` is by what `loss` makes the images smaller; `turn` counts steps, which members take in turn.
+        `scale` is by what `loss` makes the images smaller.
         """
-        turn %= len(self._members)
-        member, replicas = self._members[turn], self._replicas[turn]
         sizes = self._sizes(len(images), images[0, 0].numel() * scale**2)
         pieces = list(zip(torch.split(images, sizes), torch.split(labels, sizes), strict=True))
-        while len(replicas) < len(pieces):
-            replicas.append(_replica(replicas[0]))
-        replicas = replicas[: len(pieces)]
-        parameters = [p for p in member.parameters() if p.requires_grad]  # some may have settled, or thawed
+        while len(self._replicas) < len(pieces):
+            self._replicas.append(_replica(self._replicas[0]))
+        replicas = self._replicas[: len(pieces)]
+        parameters = [p for p in self._model.parameters() if p.requires_grad]  # some may have settled, or thawed
         for replica in replicas:
-            replica.train(member.training)
-            for own, buffer in zip(replica.buffers(), member.buffers(), strict=True):
+            replica.train(self._model.training)
+            for own, buffer in zip(replica.buffers(), self._model.buffers(), strict=True):
                 own.copy_(buffer)
 
         def one(replica: Model, piece: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor | None, ...]]:
@@ -142,7 +134,7 @@ class Parts:
         for parameter in self._model.parameters():
             parameter.grad = None
         found = []
-        with self._transformed[turn].once_for(replicas, self._int8):
+        with self._transformed.once_for(replicas, self._int8):
             for losses, gradients in self._pool.map(one, replicas, pieces):  # in order, each as soon as it is there
                 found.append(losses)
                 for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -150,7 +142,7 @@ class Parts:
                         parameter.grad = gradient
                     elif gradient is not None:
                         parameter.grad += gradient
-        _gather_buffers(member, replicas)
+        self._gather_buffers(replicas)
         return torch.cat(found)
 
     def _sizes(self, num_images: int, num_pixels: float) -> list[int]:
@@ -163,14 +155,13 @@ class Parts:
         sizes[-1] -= sum(sizes) - num_images  # the last part may be smaller
         return sizes
 
-
-def _gather_buffers(model: Model, replicas: list[Model]) -> None:
-    """Move the model's running averages by the mean of what the parts moved theirs."""
-    for buffer, *owns in zip(model.buffers(), *(replica.buffers() for replica in replicas), strict=True):
-        if buffer.is_floating_point():
-            buffer += torch.stack([own - buffer for own in owns]).mean(0)  # exact where nothing moved
-        else:
-            buffer.copy_(owns[0])  # a count of steps
+    def _gather_buffers(self, replicas: list[Model]) -> None:
+        """Move the model's running averages by the mean of what the parts moved theirs."""
+        for buffer, *owns in zip(self._model.buffers(), *(replica.buffers() for replica in replicas), strict=True):
+            if buffer.is_floating_point():
+                buffer += torch.stack([own - buffer for own in owns]).mean(0)  # exact where nothing moved
+            else:
+                buffer.copy_(owns[0])  # a count of steps
 
 
 def _replica(model: Model) -> Model:

@@ -156,7 +156,7 @@ def _fit(
                 release_freed_memory()
 
             optimizer.zero_grad()
-            losses.append(backward(images, labels, scale, total_steps))
+            losses.append(backward(images, labels, scale))
             scaler.step(optimizer)
             scaler.update()
             average.update(total_steps)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,10 +15,6 @@ class Model(nn.Module):
     """A module from `(B, C, H, W)` standardized images to `(B, K)` logits, with hooks that it may override."""
 
     takes_soft_labels = True  # False: it makes no sense to train it on shares of classes, as MixUp and CutMix do
-
-    def members(self) -> Sequence[Model]:
-        """The networks that take turns at learning, a step each; by default the model itself alone."""
-        return [self]
 
     def init_from_data(self, images: Tensor) -> None:
         """Set weights from `(N, C, H, W)` standardized training images; called once, before the first step."""

@@ -13,7 +13,6 @@ from fovea.device import has_llvm
 from fovea.errors import ConfigError
 from fovea.models.base import Model
 from fovea.models.blocks import check_size
-from fovea.models.ensemble import Ensemble
 from fovea.models.pixels_first import BatchNorm, NormReLU, images_first, pixels_first
 from fovea.models.vectors import LANES
 from fovea.models.winograd import Conv3x3
@@ -150,7 +149,7 @@ def _numbers(name: str, text: Any) -> tuple[int, ...]:
 @model
 def record(
     num_classes: int, channels: int, image_size: tuple[int, int], widths: str = "64/256/256", depths: str = "2/2/2",
-    stem: str = "overlap", filters: int = 0, members: int = 1,
+    stem: str = "overlap", filters: int = 0,
 ) -> Model:  # fmt: skip
     """The network of the CIFAR-10 speed records; its first layer comes from the data.
 
@@ -160,7 +159,6 @@ def record(
         stem: overlap (2×2 patches), stride (4×4 patches, two pixels apart: a quarter of the work in the first stage), or
             patch (8×8, four apart, for pictures of some 100 pixels: a sixteenth).
         filters: of the first layer, each with its negative besides; 0: 12, or 32 under stem=stride and patch.
-        members: networks that take turns at learning and whose logits are averaged.
     """
     if stem not in _STEMS:
         raise ConfigError(f"record:stem={stem}: there are {', '.join(_STEMS)}")
@@ -171,7 +169,4 @@ def record(
     check_size("record", image_size, 2 ** len(sizes) + 1 if stride == 1 else stride * 2 ** (len(sizes) - 1))
     if filters < 0:
         raise ConfigError(f"record:filters={filters} must be at least 1 (0: as many as suit the stem)")
-    if members < 1:
-        raise ConfigError(f"record:members={members} must be at least 1")
-    networks = [Record(num_classes, channels, sizes, counts, stem, filters) for _ in range(members)]
-    return Ensemble(networks) if members > 1 else networks[0]
+    return Record(num_classes, channels, sizes, counts, stem, filters)

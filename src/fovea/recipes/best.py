@@ -18,14 +18,14 @@ def best(data: str) -> RunConfig:
     return RunConfig(
         recipe="best",
         data=DataConfig(name=data),
-        model="record:widths=128/384/512:depths=3/3/3:members=2",
+        model="record:widths=128/384/512:depths=3/3/3",
         augment=("mirror:alternate=true", "shift:4", "cutout:12"),
         optim=muon(lr=0.4, other_lr=53, weight_decay=3.8e-5),
         schedule=ScheduleConfig(name="linear"),
         small_first=SmallFirstConfig(until=0.5, sizes=2),
         label_smoothing=0.2,
         hardest=0.5,
-        epochs=100,
+        epochs=90,
         min_steps=500,
         batch_size=1000,
         part_size=128,  # one a core at 32×32 pixels, for memory
