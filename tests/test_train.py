@@ -122,7 +122,7 @@ def test_a_stopped_run_ends_as_if_it_had_never_stopped(stop: signal.Signals, tmp
         time.sleep(0.01)
     os.kill(stopped.pid, stop)
     message = stopped.communicate()[1]
-    assert stopped.returncode == (130 if stop == signal.SIGINT else -signal.SIGKILL)
+    assert stopped.returncode == (130 if stop == signal.SIGINT else -signal.SIGKILL), message
     num_epochs = len(Run("stopped").results)
     assert 3 <= num_epochs < 12, "stopped too late to show anything"
     assert not (tmp_path / "stopped" / "metrics.json").exists()
