@@ -115,6 +115,17 @@ def test_images_that_the_sample_does_not_hold_are_cut_off_and_the_others_are_as_
 
 
 @needs_vnni
+@pytest.mark.parametrize("pool", [False, True])
+def test_images_of_small_gradients_are_learned_from_as_well(pool):
+    torch.manual_seed(0)
+    layer, images = Conv3x3(32, 32, pool=pool), F.relu(torch.randn(8, 32, 8, 8)).requires_grad_()
+    sizes = 10 ** -torch.linspace(0, 2, 8)[:, None, None, None]
+    side = 4 if pool else 8
+    (_, found, _), (_, wanted, _) = both_ways(layer, images, sizes * torch.randn(8, 32, side, side))
+    assert all(distance(a, b) < 0.8 for a, b in zip(found, wanted, strict=True))  # with one factor for all, up to 3
+
+
+@needs_vnni
 def test_what_is_no_number_comes_out():
     layer = Conv3x3(32, 32)
     layer.weight.data[0, 0, 0, 0] = torch.nan

@@ -28,6 +28,19 @@ def test_tiles_cover_a_side_with_the_fewest_products(most, pool):
             assert products <= -(-outputs // size) * (size + 2)
 
 
+def test_pixels_are_multiplied_on_their_way():
+    torch.manual_seed(0)
+    tiling, by = grid(5, 6, False, False), torch.rand(3 * 7)
+    pixels, rows = torch.randn(5, 6, 3, 7), range(2)
+    weighed = pixels * by.view(3, 7)
+    torch.testing.assert_close(tiling.peaks("gather", pixels, None, 2, by), tiling.peaks("gather", weighed, None, 2))
+    room, plain, multiplied = tiling.room(rows, 3, 7, 0), torch.zeros_like(pixels), torch.zeros_like(pixels)
+    tiling.gather(pixels, room, rows)
+    tiling.add(room, plain, rows)
+    tiling.add(room, multiplied, rows, by)
+    torch.testing.assert_close(multiplied, plain * by.view(3, 7))
+
+
 def test_14_pooled_in_bfloat16_is_three_tiles_of_4_and_one_of_2():
     assert cut(14, 4, True) == (4, 3, 2, 1)
     assert cut(7, 4, False) == (4, 1, 3, 1)

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from fovea.models.products import DEPTH, multiply, multiply_transposed, panel_width
-from fovea.models.tiles import Grid, Room
+from fovea.models.tiles import Grid, Room, Scale
 
 _MOST = 127.0
 _SAMPLE = 8  # one image of so many says how large the numbers of all of them are, which may be
 _MARGIN = 1.25  # so many times as large: what is larger still is cut off (EXPERIMENTS.md)
 _FEWEST = 8  # images of a sample
+_ROWS_APART = 4  # of pixels that are looked at: more take a tenth of a step, and find little more
 _TINY = 1e-30  # instead of dividing by 0
+_LEAST = 2.0**-12  # of the largest gradient: one that looks smaller counts as so large
 
 
 class Weights(NamedTuple):
@@ -30,18 +32,19 @@ class Bytes:
     """Of images, weights and gradients; O is a multiple of 16, and C of 8.
 
     Each point of each of the three has a factor of its own (tap-wise quantization: Andri et al. 2022, arXiv:2209.12982);
-    the gradients are those of a convolution that is not rounded. What comes out differs by some 7 % of its root mean
-    square, where bfloat16 by Winograd's way differs by 1.3 % (EXPERIMENTS.md).
+    on the way back each image has one, too (`_shares`). The gradients are those of a convolution that is not rounded. What comes
+    out differs by some 7 % of its root mean square, where bfloat16 by Winograd's way differs by 1.3 % (EXPERIMENTS.md).
     """
 
     in_bytes: ClassVar[bool] = True
-    gradient_factors: Tensor | None = None
+    gradient: Scale | None = None
+    back_by: Tensor | None = None
 
     def __init__(self, tiling: Grid, weights: Weights, pixels: Tensor) -> None:
         self._tiling, self._weights = tiling, weights
-        given = _factors(tiling.peaks("gather", pixels, None, _sample(pixels)))
-        self.factors: Tensor | None = given
-        self._scales = self._of_shares(1 / (given * weights.factors))
+        factors = _factors(tiling.peaks("gather", pixels, None, _sample(pixels)))
+        self.images: Scale | None = Scale(factors)
+        self._scales = self._of_shares(1 / (factors * weights.factors))
 
     @staticmethod
     def transformed(tiling: Grid, weight: Tensor, with_back: bool) -> Weights:
@@ -51,12 +54,15 @@ class Bytes:
         back = tiling.bytes_at_points(_in_panels(weight.transpose(0, 1)), factors) if with_back else []
         return Weights(tiling.bytes_at_points(forth, factors), back, factors, (weight.shape[1], weight.shape[0]))
 
-    def meet(self, gradient: Tensor, chosen: Tensor | None) -> None:
-        own = _factors(self._tiling.peaks("spread", gradient, chosen, _sample(gradient)))
-        assert self.factors is not None
-        self.gradient_factors = own
-        self._weight_scales = self._of_shares(1 / (self.factors * own))
-        self._back_scales = self._of_shares(1 / (self._weights.factors * own))
+    def meet(self, pixels: Tensor, gradient: Tensor, chosen: Tensor | None) -> None:
+        shares = _shares(gradient)
+        self.back_by, of_gradient = shares.repeat_interleave(pixels.shape[3]), 1 / shares
+        own = _factors(self._tiling.peaks("gather", pixels, None, _sample(pixels), self.back_by))
+        by = of_gradient.repeat_interleave(gradient.shape[3])
+        theirs = _factors(self._tiling.peaks("spread", gradient, chosen, _sample(gradient), by))
+        self.images, self.gradient = Scale(own, self.back_by), Scale(theirs, by)
+        self._weight_scales = self._of_shares(1 / (own * theirs))
+        self._back_scales = self._of_shares(1 / (self._weights.factors * theirs))
 
     def room(self, rows: range, count: int, channels: int, slot: int) -> Room:
         return self._tiling.room(rows, count, channels, slot, torch.uint8, padded=True)
@@ -105,3 +111,15 @@ def _factors(peaks: Tensor, margin: float = _MARGIN) -> Tensor:
 def _sample(pixels: Tensor) -> int:
     """How many of the images of `(H, W, N, C)`."""
     return max(_FEWEST, pixels.shape[2] // _SAMPLE)
+
+
+def _shares(gradient: Tensor) -> Tensor:
+    """`(N,)` powers of two, at most 1: the root of how large the gradient of each image of `(H, W, N, O)` is, of the largest.
+
+    Gradients are divided by them, and images multiplied. Some are a hundred times as large as others, whose bytes would be 0;
+    so either is ten times as large, and their product, which a weight learns from, stays what it is.
+    """
+    rows = list(gradient[min(1, len(gradient) - 1) :: _ROWS_APART])
+    ends = torch.stack([torch.maximum(row.amax(0), -row.amin(0)) for row in rows])
+    sizes = ends.amax((0, 2)).float().clamp_min(_TINY)
+    return torch.exp2((torch.log2((sizes / sizes.max()).clamp_min(_LEAST)) / 2).round())

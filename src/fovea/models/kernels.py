@@ -27,6 +27,7 @@ PARAMETERS = (
     "planes",  # an address for each point
     "beyond",  # `length` numbers, all 0: stand for each pixel outside
     "factors",  # float32, of each point: what bytes are multiplied by; or `lanes` for each, which `measures` makes larger
+    "by",  # float32, `length` numbers, where the plan weighs: what pixels are multiplied by, the same for all of them
     "H", "W", "length",
     "some",  # how many of the `length` are gone over
     "row", "rows", "column", "columns",  # which tiles, by their place in the planes
@@ -35,7 +36,7 @@ PARAMETERS = (
 )  # fmt: skip
 
 
-_ADDRESSES = 5
+_ADDRESSES = 6
 
 Numbers: TypeAlias = Literal["float32", "bfloat16", "uint8", "int8"]
 SIZES: dict[Numbers, int] = {"float32": 4, "bfloat16": 2, "uint8": 1, "int8": 1}
@@ -56,6 +57,7 @@ class Plan(NamedTuple):
     num_common: int  # of them, those that all columns of tiles have
     adds: int = 0  # of so many first rows and columns of a tile, the pixels are added to what lies there, not written
     pool: bool = False  # the pixels are the largest of every 2×2
+    weighs: bool = False  # pixels, read or written, are multiplied by what belongs to their image
     measures: bool = False  # nothing is written but the largest absolute value at each point
 
 
@@ -169,6 +171,7 @@ column.start:
     vectors = Vectors(plan.lanes, has_bf16())
     pixel = {(y, x): vectors.address(f"%pixel.{y}.{x}", "%n", pixel_size) for y, x in places}
     choice = {(y, x): vectors.address(f"%choice.{y}.{x}", "%n", 1) for y, x in places if plan.pool}
+    by = vectors.load(vectors.address("%by", "%n", 4), half=False) if plan.weighs else ""
     corners = [
         [vectors.address(f"%point.{d}.{a}", "%n", size) for a in range(points_across)] for d in range(points_down)
     ]
@@ -176,6 +179,7 @@ column.start:
         values = [["" for _ in range(each * wide)] for _ in range(each * high)]
         for y, x in places:
             value = vectors.load(pixel[y, x], plan.half_pixels)
+            value = vectors.times(value, by) if plan.weighs else value
             if not plan.pool:
                 values[y][x] = value
                 continue
@@ -199,6 +203,7 @@ column.start:
                 vectors.store_bytes(which, choice[y, x])
             else:
                 value = results[y][x]
+            value = vectors.times(value, by) if plan.weighs else value
             if min(y, x) < plan.adds:
                 value = vectors.add(value, vectors.load(pixel[y, x], plan.half_pixels))
             vectors.store(value, pixel[y, x], plan.half_pixels)

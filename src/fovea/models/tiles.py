@@ -33,6 +33,13 @@ class Room(NamedTuple):
     empty: list[Tensor]  # those of the tiles that stand for 0
 
 
+class Scale(NamedTuple):
+    """What numbers are multiplied by."""
+
+    factors: Tensor | None = None  # `(points,) float32`: at the points, which makes bytes of them
+    by: Tensor | None = None  # `(N · C,) float32`: as pixels
+
+
 Mode: TypeAlias = Numbers | Literal["peaks"]
 """What a kernel leaves at the points: numbers, or only how large they are."""
 
@@ -40,9 +47,8 @@ Mode: TypeAlias = Numbers | Literal["peaks"]
 class Grid:
     """Tiles of both sides, for images of one size: the ways between pixels and points, and the room for the points.
 
-    Tiles and pixels are float32, or with `half` bfloat16. Where `(points,) float32` factors are given, tiles are bytes: what
-    lies there times its factor, and 128 more. What lies outside of the image is 0 where it is read, and dropped where it is
-    written. With `pool`, the pixels that the convolution writes are the largest of every 2×2, and `chosen`, of the same
+    Tiles and pixels are float32, or with `half` bfloat16. Where a scale is given, tiles are bytes: what lies
+    there times its factor, and 128 more. What lies outside of the image is 0 where it is read, and dropped where it is written. With `pool`, the pixels that the convolution writes are the largest of every 2×2, and `chosen`, of the same
     shape in uint8, says which of the four.
     """
 
@@ -50,7 +56,7 @@ class Grid:
         largest = LARGEST_ROUNDED if half or in_bytes else LARGEST
         self.down, self.across = cut(height, largest, pool), cut(width, largest, pool)
         self._half, self._pool = half, pool
-        self._found: dict[tuple[str, Mode, range, int], list[tuple[Kernel, tuple[int, ...]]]] = {}
+        self._found: dict[tuple[str, Mode, range, int, bool], list[tuple[Kernel, tuple[int, ...]]]] = {}
         self._own: Numbers = "bfloat16" if half else "float32"
         self.num_points = self.down.num_points * self.across.num_points
         points = np.arange(self.num_points).reshape(self.down.num_points, -1)
@@ -139,22 +145,23 @@ class Grid:
         empty = [tensor for tensor in after if tensor.numel() and dtype == torch.uint8]
         return Room(tiles, self._planes(tiles), empty)
 
-    def gather(self, pixels: Tensor, room: Room, rows: range, factors: Tensor | None = None) -> None:
+    def gather(self, pixels: Tensor, room: Room, rows: range, scale: Scale | None = None) -> None:
         """What the convolution reads of `(H, W, N, C)` pixels."""
-        self._run("gather", self._own if factors is None else "uint8", pixels, None, room.planes, rows, factors)
+        self._run("gather", "uint8" if scale else self._own, pixels, None, room.planes, rows, scale)
 
     def spread(
-        self, gradient: Tensor, chosen: Tensor | None, room: Room, rows: range, factors: Tensor | None = None
+        self, gradient: Tensor, chosen: Tensor | None, room: Room, rows: range, scale: Scale | None = None
     ) -> None:
         """The gradient of what it writes: the transpose of `collect`."""
-        self._run("spread", self._own if factors is None else "uint8", gradient, chosen, room.planes, rows, factors)
+        self._run("spread", "uint8" if scale else self._own, gradient, chosen, room.planes, rows, scale)
 
     def peaks(
-        self, kind: Literal["gather", "spread"], pixels: Tensor, chosen: Tensor | None, num_images: int
-    ) -> Tensor:
-        """The largest absolute value that this leaves at each of the `(points,)`, of the first images only."""
+        self, kind: Literal["gather", "spread"], pixels: Tensor, chosen: Tensor | None, num_images: int,
+        by: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """The largest absolute value that this leaves at each of the `(points,)`, of the first images, of pixels times `by`."""
         peaks = self._no_peaks(math.gcd(LANES, pixels[0, 0].numel()))
-        self._run(kind, "peaks", pixels, chosen, None, range(self.down.num_tiles), peaks, num_images)
+        self._run(kind, "peaks", pixels, chosen, None, range(self.down.num_tiles), Scale(peaks, by), num_images)
         return peaks.amax(1)
 
     def _no_peaks(self, lanes: int) -> Tensor:
@@ -164,8 +171,8 @@ class Grid:
         """What it writes."""
         self._run("collect", self._own, pixels, chosen, room.planes, rows)
 
-    def add(self, room: Room, gradient: Tensor, rows: range) -> None:
-        """The gradient of what it reads, added up: the transpose of `gather`.
+    def add(self, room: Room, gradient: Tensor, rows: range, by: Tensor | None = None) -> None:
+        """The gradient of what it reads, times `(N · C,) float32`, added up: the transpose of `gather`.
 
         Tiles overlap by two pixels, so all but the first two of their rows and columns are new. The rows come in order, and before
         the first of them there is a 0 in the image's first row and column.
@@ -173,23 +180,27 @@ class Grid:
         if rows.start == 0:
             gradient[0].zero_()
             gradient[:, 0].zero_()
-        self._run("add", self._own, gradient, None, room.planes, rows)
+        self._run("add", self._own, gradient, None, room.planes, rows, Scale(by=by))
 
     def _run(
         self, kind: str, mode: Mode, pixels: Tensor, chosen: Tensor | None, planes: Planes, rows: range,
-        factors: Tensor | None = None, num_images: int | None = None,
+        scale: Scale | None = None, num_images: int | None = None,
     ) -> None:  # fmt: skip
         height, width, count, channels = pixels.shape
         length = count * channels
         some = length if num_images is None else min(num_images, count) * channels
         beyond = _slot("read" if kind in ("gather", "spread") else "written", length * self.dtype.itemsize).memory
-        choices, scales = (None if tensor is None else tensor.data_ptr() for tensor in (chosen, factors))
-        for kernel, numbers in self._calls(kind, mode, rows, math.gcd(LANES, length)):
-            kernel(pixels.data_ptr(), choices, planes, beyond.data_ptr(), scales, height, width, length, some, *numbers)
+        factors, by = scale or Scale()
+        choices, *others = (None if tensor is None else tensor.data_ptr() for tensor in (chosen, factors, by))
+        given = pixels.data_ptr(), choices, planes, beyond.data_ptr(), *others, height, width, length, some
+        for kernel, numbers in self._calls(kind, mode, rows, math.gcd(LANES, length), by is not None):
+            kernel(*given, *numbers)
 
-    def _calls(self, kind: str, mode: Mode, rows: range, lanes: int) -> list[tuple[Kernel, tuple[int, ...]]]:
+    def _calls(
+        self, kind: str, mode: Mode, rows: range, lanes: int, weighs: bool
+    ) -> list[tuple[Kernel, tuple[int, ...]]]:
         """What is to be called for these rows: large and small tiles, each along both sides."""
-        key = kind, mode, rows, lanes
+        key = kind, mode, rows, lanes, weighs
         if key in self._found:
             return self._found[key]
         pool = 2 if self._pool and kind in ("spread", "collect") else 1
@@ -209,7 +220,8 @@ class Grid:
                 down.start - rows.start, len(down), across.start, len(across), self.down.start(down.start) // pool,
                 self.across.start(across.start) // pool, self.across.num_tiles, self.across.num_large,
             )  # fmt: skip
-            calls.append((compiled(self._plan(kind, mode, large_row, large_column, lanes)), numbers))
+            plan = self._plan(kind, mode, large_row, large_column, lanes)._replace(weighs=weighs)
+            calls.append((compiled(plan), numbers))
         self._found[key] = calls
         return calls
 
@@ -218,12 +230,12 @@ class Grid:
     ) -> None:
         """A kernel of 3×3 is a tile as well: as one of an image of 3×3 pixels."""
         length = weight[0, 0].numel()
-        key = kind, mode, range(1), math.gcd(LANES, length)
+        key = kind, mode, range(1), math.gcd(LANES, length), False
         if key not in self._found:
             self._found[key] = [(compiled(self._plan(kind, mode, True, True, key[3])), (0, 1, 0, 1, 0, 0, 1, 1))]
         ((kernel, numbers),) = self._found[key]
         scales = None if factors is None else factors.data_ptr()
-        kernel(weight.data_ptr(), None, self._planes(points), None, scales, 3, 3, length, length, *numbers)
+        kernel(weight.data_ptr(), None, self._planes(points), None, scales, None, 3, 3, length, length, *numbers)
 
     def _planes(self, tiles: list[Tensor]) -> Planes:
         planes = (ctypes.c_int64 * self.num_points)()

@@ -84,7 +84,7 @@ declare {self._float} {self._absolute}({self._float})"""
     def store_integer(self, value: str, address: str, factor: str, signed: bool) -> None:
         """Put `value` times the float at `factor` there as a byte, rounded, of -127 to 127; unsigned, 128 more."""
         words, zero = self._words, 0 if signed else 128
-        total = self.fma(value, self.load_everywhere(factor), self._constant(_ROUNDING))
+        total = self.fma(value, self.load_everywhere(factor), self.constant(_ROUNDING))
         bits = self._line(f"bitcast {self._float} {total} to {words}")
         number = self._line(f"sub {words} {bits}, {self._whole('i32', _ROUNDING_BITS - zero)}")
         for compare, end in (("sgt", zero - 127), ("slt", zero + 127)):
@@ -116,6 +116,24 @@ declare {self._float} {self._absolute}({self._float})"""
         """`value` where `sign` is larger than 0 or no number, elsewhere 0."""
         above = self._line(f"fcmp ugt {self._float} {sign}, {self._zero}")
         return self._select(above, self._float, value, self._zero)
+
+    def within(self, value: str, most: float) -> str:
+        """The nearest to `value` from `-most` to `most`; what is no number stays so."""
+        for compare, end in (("ogt", most), ("olt", -most)):
+            beyond = self._line(f"fcmp {compare} {self._float} {value}, {self.constant(end)}")
+            value = self._select(beyond, self._float, self.constant(end), value)
+        return value
+
+    def times(self, first: str, second: str) -> str:
+        """Their product."""
+        return self._line(f"fmul {self._float} {first}, {second}")
+
+    def polynomial(self, value: str, coefficients: Sequence[float]) -> str:
+        """Of the coefficients of `value` to the power of 0, 1 and so on."""
+        total = self.constant(coefficients[-1])
+        for coefficient in reversed(coefficients[:-1]):
+            total = self.fma(value, total, self.constant(coefficient))
+        return total
 
     def largest(self, values: Sequence[str]) -> tuple[str, str]:
         """Of several, number by number, and as a byte which it was; of equal ones the first."""
@@ -166,14 +184,15 @@ declare {self._float} {self._absolute}({self._float})"""
         for factor, value in zip(factors.tolist(), values, strict=True):
             if abs(factor) < _TINY:
                 continue
-            constant = self._constant(factor)
+            constant = self.constant(factor)
             if not total:
                 total = self._line(f"fmul {self._float} {value}, {constant}")
             else:
                 total = self.fma(value, constant, total)
         return total
 
-    def _constant(self, value: float) -> str:
+    def constant(self, value: float) -> str:
+        """The same in all lanes."""
         # LLVM writes a float by the bits of the double of the same value.
         text = "0x" + struct.pack(">d", float(np.float32(value))).hex()
         return f"splat (float {text})" if self._lanes > 1 else text

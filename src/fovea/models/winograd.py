@@ -16,7 +16,7 @@ from fovea.models.pixels_first import images_first, pixels_first
 from fovea.models.vectors import LANES
 
 if TYPE_CHECKING:
-    from fovea.models.tiles import Grid, Room
+    from fovea.models.tiles import Grid, Room, Scale
 
 # Below this product of channels the transforms cost more than they save (EXPERIMENTS.md).
 _LEAST_PRODUCT = 24 * 32
@@ -152,8 +152,9 @@ class Multiplier(Protocol):
     """How the tiles of one convolution's images are multiplied by its weight, and by the gradient of what comes out."""
 
     in_bytes: ClassVar[bool]
-    factors: Tensor | None  # `(points,)`: what becomes of the images is multiplied by them, and rounded to bytes
-    gradient_factors: Tensor | None  # and what becomes of the gradient
+    images: Scale | None  # of bytes: what images are multiplied by
+    gradient: Scale | None  # and the gradient of what comes out
+    back_by: Tensor | None  # `(N · C,) float32`: and, once it is pixels again, the gradient of the images
 
     def __init__(self, tiling: Grid, weights: Any, pixels: Tensor) -> None: ...
 
@@ -161,7 +162,7 @@ class Multiplier(Protocol):
     def transformed(tiling: Grid, weight: Tensor, with_back: bool) -> Any:
         """The weights: `(O, C, 3, 3) float32` at the points; `with_back` says whether `back` will be asked for."""
 
-    def meet(self, gradient: Tensor, chosen: Tensor | None) -> None:
+    def meet(self, pixels: Tensor, gradient: Tensor, chosen: Tensor | None) -> None:
         """From now on, products are of this gradient."""
 
     def room(self, rows: range, count: int, channels: int, slot: int) -> Room:
@@ -181,8 +182,9 @@ class Plain:
     """The numbers as they are, float32 or bfloat16."""
 
     in_bytes: ClassVar[bool] = False
-    factors: Tensor | None = None
-    gradient_factors: Tensor | None = None
+    images: Scale | None = None
+    gradient: Scale | None = None
+    back_by: Tensor | None = None
 
     def __init__(self, tiling: Grid, weights: list[Tensor], pixels: Tensor) -> None:
         self._tiling, self._weights = tiling, weights
@@ -191,7 +193,7 @@ class Plain:
     def transformed(tiling: Grid, weight: Tensor, with_back: bool) -> list[Tensor]:
         return tiling.at_points(weight)
 
-    def meet(self, gradient: Tensor, chosen: Tensor | None) -> None:
+    def meet(self, pixels: Tensor, gradient: Tensor, chosen: Tensor | None) -> None:
         pass
 
     def room(self, rows: range, count: int, channels: int, slot: int) -> Room:
@@ -231,7 +233,7 @@ class _Winograd(torch.autograd.Function):
         multiplier = form.way(tiling, weights, pixels)
         for rows in _chunks(tiling, count):
             tiles = multiplier.room(rows, count, channels, 0)
-            tiling.gather(pixels, tiles, rows, multiplier.factors)
+            tiling.gather(pixels, tiles, rows, multiplier.images)
             tiling.collect(multiplier.forth(tiles, rows, count), out, chosen, rows)
         ctx.save_for_backward(pixels, chosen)
         ctx.tiling, ctx.multiplier = tiling, multiplier
@@ -245,18 +247,17 @@ class _Winograd(torch.autograd.Function):
         multiplier: Multiplier = ctx.multiplier
         (count, channels), outputs = pixels.shape[2:], gradient.shape[3]
         gradient = gradient.contiguous()
-        multiplier.meet(gradient, chosen)
+        multiplier.meet(pixels, gradient, chosen)
         to_pixels = torch.empty_like(pixels) if ctx.needs_input_grad[0] else None
         to_weight = torch.zeros(3, 3, channels, outputs)
         for rows in _chunks(tiling, count):
             tiles, products = (multiplier.room(rows, count, *way) for way in ((channels, 0), (outputs, 1)))
-            tiling.gather(
-                pixels, tiles, rows, multiplier.factors
-            )  # once more: as quick as to keep them, in half of the memory
-            tiling.spread(gradient, chosen, products, rows, multiplier.gradient_factors)
+            # Once more: as quick as to keep them, in half of the memory.
+            tiling.gather(pixels, tiles, rows, multiplier.images)
+            tiling.spread(gradient, chosen, products, rows, multiplier.gradient)
             tiling.add_from_points(multiplier.to_weight(tiles, products), to_weight)
             if to_pixels is not None:
-                tiling.add(multiplier.back(tiles, products, rows, count), to_pixels, rows)
+                tiling.add(multiplier.back(tiles, products, rows, count), to_pixels, rows, multiplier.back_by)
         return to_pixels, to_weight.permute(3, 2, 0, 1), None, None, None
 
 
