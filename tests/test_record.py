@@ -38,6 +38,7 @@ def test_grey_images_have_fewer_filters_than_asked_for():
         ("record:widths=8/x", "whole numbers"),
         ("record:widths=8/8", "differ in their number of stages"),
         ("record:stem=round", "overlap, stride, patch"),
+        ("record:activation=tanh", "relu, gelu"),
     ],
 )
 def test_bad_options_say_what_to_write(spec, says):
@@ -45,6 +46,31 @@ def test_bad_options_say_what_to_write(spec, says):
         build_model(spec, 4, 3, (32, 32))
     with pytest.raises(ConfigError, match="at least 9×9"):
         build_model("record", 4, 3, (8, 8))
+
+
+def test_gelu_is_everywhere_but_in_the_first_layer():
+    torch.manual_seed(0)
+    network = build_model("record:widths=32/32:depths=2/3:activation=gelu", 4, 3, (16, 16)).train()
+    images = torch.randn(6, 3, 16, 16)
+    logits = network(images)
+    x = torch.relu(network.whiten(images) + network.bias[:, None, None])
+    for layer in network.stages:
+        if isinstance(layer, torch.nn.Sequential):
+            first, _, last, _ = layer
+            y = torch.nn.functional.gelu(_normalized(first(x)))
+            x = x + _normalized(last(y))
+        elif isinstance(layer, torch.nn.BatchNorm2d):
+            x = torch.nn.functional.gelu(_normalized(x))
+        elif isinstance(layer, torch.nn.GELU):
+            x = torch.nn.functional.gelu(x)
+        else:
+            x = layer(x)
+    expected = network.head(x.amax((2, 3)) * network._scale)
+    torch.testing.assert_close(logits, expected, rtol=1e-2, atol=2e-3)
+
+
+def _normalized(x):
+    return torch.nn.functional.batch_norm(x, None, None, training=True)
 
 
 def test_three_convolutions_are_residual():

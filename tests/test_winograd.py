@@ -8,7 +8,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from fovea.models import winograd
-from fovea.models.pixels_first import BatchNorm, NormReLU, by_groups, images_first, lies_pixels_first, pixels_first
+from fovea.models.pixels_first import (
+    GELU,
+    BatchNorm,
+    NormGELU,
+    NormReLU,
+    by_groups,
+    images_first,
+    lies_pixels_first,
+    pixels_first,
+)
 from fovea.models.tiles import Grid
 from fovea.models.winograd import Conv3x3, Transformed
 
@@ -177,6 +186,23 @@ def test_groups_are_normalized_as_if_each_came_by_itself(kind):
     for name in ("running_mean", "running_var"):
         moved = torch.stack([norm.get_buffer(name) for norm in alone])
         torch.testing.assert_close(together.get_buffer(name), moved.mean(0))
+
+
+@pytest.mark.parametrize("kind", [NormGELU, GELU])
+@pytest.mark.parametrize("half", [False, True])
+def test_gelu_and_its_slope_are_near_those_of_pytorch(kind, half):
+    torch.manual_seed(0)
+    images = 3 * torch.randn(8, 32, 9, 9)
+    images[0, :, 0, :4] = torch.tensor([0.0, 100.0, -100.0, 4.0])
+    images = in_order(images.to(torch.bfloat16 if half else torch.float32), "pixels first").requires_grad_()
+    exact = images.detach().double().requires_grad_()
+    own, theirs = (kind(32), nn.BatchNorm2d(32).double()) if kind is NormGELU else (kind(), nn.Identity())
+    out, expected = own(images), F.gelu(theirs(exact))
+    seed = torch.randn_like(expected).to(images.dtype)
+    (found,), (wanted,) = torch.autograd.grad(out, images, seed), torch.autograd.grad(expected, exact, seed.double())
+    assert out.dtype == images.dtype
+    torch.testing.assert_close(out.double(), expected, rtol=5e-3 if half else 1e-4, atol=5e-4)
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-2 if half else 1e-4, atol=8e-3)
 
 
 @pytest.mark.parametrize("half", [False, True])

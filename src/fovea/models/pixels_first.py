@@ -6,7 +6,8 @@ whole rows of B·C numbers, with nothing to gather. To the outside their shape s
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,10 @@ from torch.autograd.function import once_differentiable
 
 from fovea.device import has_llvm
 from fovea.models.vectors import LANES
+
+Activation: TypeAlias = Literal["none", "relu", "gelu"]
+
+_ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "relu": F.relu, "gelu": F.gelu}
 
 
 def pixels_first(images: Tensor) -> Tensor:
@@ -38,7 +43,7 @@ def lies_pixels_first(images: Tensor) -> bool:
 class BatchNorm(nn.BatchNorm2d):
     """Batch normalization that leaves the order in memory as it is, in training on a CPU in few passes over memory."""
 
-    relu = False
+    activation: Activation = "none"
     group_size = 0  # images that `by_groups` takes together; 0: all
 
     def forward(self, input: Tensor) -> Tensor:
@@ -48,7 +53,7 @@ class BatchNorm(nn.BatchNorm2d):
             self.num_batches_tracked.add_(1)
             pixels, running = pixels_first(input), (self.running_mean, self.running_var)
             rows, size = pixels.flatten(0, 1), self.group_size or len(input)
-            out = _Norm.apply(rows, size, self.relu, self.weight, self.bias, running, self.momentum, self.eps)
+            out = _Norm.apply(rows, size, self.activation, self.weight, self.bias, running, self.momentum, self.eps)
             return images_first(out.view_as(pixels))
         if lies_pixels_first(input):
             pixels = pixels_first(input)
@@ -56,7 +61,7 @@ class BatchNorm(nn.BatchNorm2d):
             out = images_first(rows.view_as(pixels))
         else:
             out = super().forward(input)
-        return F.relu(out) if self.relu else out
+        return _ACTIVATIONS[self.activation](out)
 
     def has_kernels(self) -> bool:
         """Whether there are kernels for so many channels (fovea.models.normalize)."""
@@ -86,16 +91,55 @@ def by_groups(model: nn.Module, size: int) -> bool:
 class NormReLU(BatchNorm):
     """Batch normalization, then ReLU."""
 
-    relu = True
+    activation = "relu"
+
+
+class NormGELU(BatchNorm):
+    """Batch normalization, then GELU."""
+
+    activation = "gelu"
+
+
+class GELU(nn.GELU):
+    """GELU, in training on a CPU by the same kernel."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Of any shape."""
+        on_cpu = input.device.type == "cpu" and input.dtype in (torch.float32, torch.bfloat16) and has_llvm()
+        if not (self.training and on_cpu and input.dim() == 4 and lies_pixels_first(input)) or input.shape[1] % LANES:
+            return super().forward(input)
+        pixels = pixels_first(input)
+        out: Tensor = _GELU.apply(pixels.flatten(0, 1))
+        return images_first(out.view_as(pixels))
+
+
+class _GELU(torch.autograd.Function):
+    """Of `(H·W, B, C)`."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        from fovea.models.normalize import shifted
+
+        ctx.save_for_backward(rows)
+        one = torch.ones(1, rows.shape[2])
+        return shifted(rows, one, torch.zeros_like(one), rows.shape[1], "gelu")
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        from fovea.models.normalize import gradient_through
+
+        (rows,) = ctx.saved_tensors
+        return gradient_through(rows, gradient.contiguous(), "gelu")
 
 
 class _Norm(torch.autograd.Function):
-    """Of `(H·W, B, C)`, and with `relu` ReLU after it (fovea.models.normalize)."""
+    """Of `(H·W, B, C)`, and the activation after it (fovea.models.normalize)."""
 
     @staticmethod
     def forward(
-        ctx: Any, rows: Tensor, size: int, relu: bool, weight: Tensor, bias: Tensor, running: tuple[Tensor, Tensor],
-        momentum: float, eps: float,
+        ctx: Any, rows: Tensor, size: int, activation: Activation, weight: Tensor, bias: Tensor,
+        running: tuple[Tensor, Tensor], momentum: float, eps: float,
     ) -> Tensor:  # fmt: skip
         from fovea.models.normalize import counts, mean_and_variance, shifted  # llvmlite is loaded where it is used
 
@@ -107,8 +151,8 @@ class _Norm(torch.autograd.Function):
         scale = weight * inverse
         shift = bias - mean * scale
         ctx.save_for_backward(rows, scale, shift, mean, inverse)
-        ctx.size, ctx.relu = size, relu
-        return shifted(rows, scale, shift, size, relu)
+        ctx.size, ctx.activation = size, activation
+        return shifted(rows, scale, shift, size, activation)
 
     @staticmethod
     @once_differentiable
@@ -117,5 +161,5 @@ class _Norm(torch.autograd.Function):
 
         rows, scale, shift, mean, inverse = ctx.saved_tensors
         given = gradient.contiguous()
-        to_rows, *rest = gradients(rows, given, scale, shift, mean, inverse, ctx.size, ctx.relu)
+        to_rows, *rest = gradients(rows, given, scale, shift, mean, inverse, ctx.size, ctx.activation)
         return (to_rows, None, None, *rest, None, None, None)

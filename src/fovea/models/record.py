@@ -13,7 +13,7 @@ from fovea.device import has_llvm
 from fovea.errors import ConfigError
 from fovea.models.base import Model
 from fovea.models.blocks import check_size
-from fovea.models.pixels_first import BatchNorm, NormReLU, images_first, pixels_first
+from fovea.models.pixels_first import GELU, BatchNorm, NormGELU, NormReLU, images_first, pixels_first
 from fovea.models.vectors import LANES
 from fovea.models.winograd import Conv3x3
 from fovea.registry import model
@@ -32,12 +32,12 @@ class Record(Model):
 
     After Jordan 2024 ("94% on CIFAR-10 in 3.29 Seconds on a Single GPU", arXiv:2404.00498), sections 3.1 to 3.3: frozen
     whitening filters and their negatives, the first convolutions begun as the identity, normalization that shifts but
-    does not scale. Activations are ReLU: on a CPU, GELU costs a twentieth of the training (EXPERIMENTS.md).
+    does not scale. The first layer's activation is ReLU, which has both signs of each filter.
     """
 
     def __init__(
         self, num_classes: int, channels: int, widths: tuple[int, ...], depths: tuple[int, ...], stem: str,
-        filters: int,
+        filters: int, activation: str = "relu",
     ) -> None:  # fmt: skip
         super().__init__()
         kernel, stride, padding, most = _STEMS[stem]
@@ -49,11 +49,11 @@ class Record(Model):
         layers: list[nn.Module] = []
         before = 2 * num_filters
         for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
-            layers += _unit(before, width, halve=stage > 0 or stride == 1)
-            others = [layer for _ in range(depth - 1) for layer in _unit(width, width)]
+            layers += _unit(before, width, activation, halve=stage > 0 or stride == 1)
+            others = [layer for _ in range(depth - 1) for layer in _unit(width, width, activation)]
             if depth > 2:
-                others[-1] = _norm(BatchNorm, width)  # ReLU comes after the sum
-                others = [_Skip(*others), nn.ReLU()]
+                others[-1] = _norm(BatchNorm, width)  # the activation comes after the sum
+                others = [_Skip(*others), GELU() if activation == "gelu" else nn.ReLU()]
             layers += others
             before = width
         self.stages = nn.Sequential(*layers)
@@ -126,11 +126,11 @@ class _Skip(nn.Sequential):
         return input + changed
 
 
-def _unit(before: int, after: int, halve: bool = False) -> list[nn.Module]:
-    """A convolution that passes the first channels on as they are, a normalization that shifts but does not scale, ReLU."""
+def _unit(before: int, after: int, activation: str, halve: bool = False) -> list[nn.Module]:
+    """A convolution that passes the first channels on as they are, a normalization that shifts but does not scale, ReLU or GELU."""
     convolution = Conv3x3(before, after, pool=halve)
     nn.init.dirac_(convolution.weight.data[:before])
-    return [convolution, _norm(NormReLU, after)]
+    return [convolution, _norm(NormGELU if activation == "gelu" else NormReLU, after)]
 
 
 def _norm(kind: type[BatchNorm], channels: int) -> BatchNorm:
@@ -149,7 +149,7 @@ def _numbers(name: str, text: Any) -> tuple[int, ...]:
 @model
 def record(
     num_classes: int, channels: int, image_size: tuple[int, int], widths: str = "64/256/256", depths: str = "2/2/2",
-    stem: str = "overlap", filters: int = 0,
+    stem: str = "overlap", filters: int = 0, activation: str = "relu",
 ) -> Model:  # fmt: skip
     """The network of the CIFAR-10 speed records; its first layer comes from the data.
 
@@ -159,6 +159,7 @@ def record(
         stem: overlap (2×2 patches), stride (4×4 patches, two pixels apart: a quarter of the work in the first stage), or
             patch (8×8, four apart, for pictures of some 100 pixels: a sixteenth).
         filters: of the first layer, each with its negative besides; 0: 12, or 32 under stem=stride and patch.
+        activation: relu or gelu, which bends where ReLU has an edge (Hendrycks & Gimpel 2016).
     """
     if stem not in _STEMS:
         raise ConfigError(f"record:stem={stem}: there are {', '.join(_STEMS)}")
@@ -167,6 +168,8 @@ def record(
         raise ConfigError(f"record: widths={widths} and depths={depths} differ in their number of stages")
     stride = _STEMS[stem][1]
     check_size("record", image_size, 2 ** len(sizes) + 1 if stride == 1 else stride * 2 ** (len(sizes) - 1))
+    if activation not in ("relu", "gelu"):
+        raise ConfigError(f"record:activation={activation}: there are relu, gelu")
     if filters < 0:
         raise ConfigError(f"record:filters={filters} must be at least 1 (0: as many as suit the stem)")
-    return Record(num_classes, channels, sizes, counts, stem, filters)
+    return Record(num_classes, channels, sizes, counts, stem, filters, activation)
