@@ -14,7 +14,6 @@ _MOST = 127.0
 _SAMPLE = 8  # one image of so many says how large the numbers of all of them are, which may be
 _MARGIN = 1.25  # so many times as large: what is larger still is cut off (EXPERIMENTS.md)
 _FEWEST = 8  # images of a sample
-_ROWS_APART = 4  # of pixels that are looked at: more take a tenth of a step, and find little more
 _TINY = 1e-30  # instead of dividing by 0
 _LEAST = 2.0**-12  # of the largest gradient: one that looks smaller counts as so large
 
@@ -119,7 +118,7 @@ def _shares(gradient: Tensor) -> Tensor:
     Gradients are divided by them, and images multiplied. Some are a hundred times as large as others, whose bytes would be 0;
     so either is ten times as large, and their product, which a weight learns from, stays what it is.
     """
-    rows = list(gradient[min(1, len(gradient) - 1) :: _ROWS_APART])
+    rows = gradient[len(gradient) // 4 :: (len(gradient) + 1) // 2].unbind()  # two: more find little more
     ends = torch.stack([torch.maximum(row.amax(0), -row.amin(0)) for row in rows])
     sizes = ends.amax((0, 2)).float().clamp_min(_TINY)
     return torch.exp2((torch.log2((sizes / sizes.max()).clamp_min(_LEAST)) / 2).round())
