@@ -11,10 +11,10 @@ def best(data: str) -> RunConfig:
 
     CIFAR-10, all 50,000 training images, one run (seed 0), so no interval: 95.70 % over 6 views, 95.15 % over one, in 10.4 times the
     tutorial's script, 2.61 GB, on two AVX-512 cores with VNNI (benchmarks/record_intel.md). On two others, 78 epochs with Muon's lr at
-    0.2 gave 95.62 % (95.04) in 9.1 times the script (benchmarks/record.md); on val lr 0.4 was 0.2 better, one seed. Both
-    before images had a scale each on the way back (EXPERIMENTS.md). About 4.3 PFLOP as
-    direct convolutions. Ideas: airbench96_faster (Jordan 2024), with Muon, smaller images first and losses that are remembered in place
-    of a small network's (EXPERIMENTS.md).
+    0.2 gave 95.62 % (95.04) in 9.1 times the script (benchmarks/record.md); on val lr 0.4 was 0.2 better, one seed. Both are of
+    before images had a scale each on the way back, and were not measured anew (EXPERIMENTS.md). About 4.3 PFLOP as direct
+    convolutions. Ideas: airbench96_faster (Jordan 2024), with Muon, smaller images first and losses that are remembered in place of a
+    small network's (EXPERIMENTS.md).
     """
     return RunConfig(
         recipe="best",
