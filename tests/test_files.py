@@ -22,6 +22,15 @@ class Interrupted:
         self._file.flush()
 
 
+@pytest.fixture
+def ctrl_c():
+    """Python's own handling of it, which a process that a script started in the background does not have."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_waits_for_a_file_that_is_being_written(tmp_path):
     path = tmp_path / "resume.pt"
     with pytest.raises(KeyboardInterrupt), files.replacing(path) as file:
