@@ -7,7 +7,7 @@ import torch
 
 from fovea.models import kernels
 from fovea.models.sides import LARGEST, LARGEST_ROUNDED, cut
-from fovea.models.tiles import Grid, grid
+from fovea.models.tiles import Grid, Scale, grid
 
 
 @pytest.mark.parametrize("most", [LARGEST, LARGEST_ROUNDED])
@@ -37,7 +37,7 @@ def test_pixels_are_multiplied_on_their_way():
     room, plain, multiplied = tiling.room(rows, 3, 7, 0), torch.zeros_like(pixels), torch.zeros_like(pixels)
     tiling.gather(pixels, room, rows)
     tiling.add(room, plain, rows)
-    tiling.add(room, multiplied, rows, by)
+    tiling.add(room, multiplied, rows, Scale(by=by))
     torch.testing.assert_close(multiplied, plain * by.view(3, 7))
 
 

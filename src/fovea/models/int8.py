@@ -37,7 +37,6 @@ class Bytes:
 
     in_bytes: ClassVar[bool] = True
     gradient: Scale | None = None
-    back_by: Tensor | None = None
 
     def __init__(self, tiling: Grid, weights: Weights, pixels: Tensor) -> None:
         self._tiling, self._weights = tiling, weights
@@ -55,11 +54,12 @@ class Bytes:
 
     def meet(self, pixels: Tensor, gradient: Tensor, chosen: Tensor | None) -> None:
         shares = _shares(gradient)
-        self.back_by, of_gradient = shares.repeat_interleave(pixels.shape[3]), 1 / shares
-        own = _factors(self._tiling.peaks("gather", pixels, None, _sample(pixels), self.back_by))
-        by = of_gradient.repeat_interleave(gradient.shape[3])
-        theirs = _factors(self._tiling.peaks("spread", gradient, chosen, _sample(gradient), by))
-        self.images, self.gradient = Scale(own, self.back_by), Scale(theirs, by)
+        to_images, to_gradient = (
+            by.repeat_interleave(of.shape[3]) for by, of in ((shares, pixels), (1 / shares, gradient))
+        )
+        own = _factors(self._tiling.peaks("gather", pixels, None, _sample(pixels), to_images))
+        theirs = _factors(self._tiling.peaks("spread", gradient, chosen, _sample(gradient), to_gradient))
+        self.images, self.gradient = Scale(own, to_images), Scale(theirs, to_gradient)
         self._weight_scales = self._of_shares(1 / (own * theirs))
         self._back_scales = self._of_shares(1 / (self._weights.factors * theirs))
 

@@ -77,7 +77,7 @@ def gradients(
     return found, to_weight.sum(0), to_bias.sum(0)
 
 
-def activated(vectors: Vectors, value: str, activation: Activation) -> str:
+def _after(vectors: Vectors, value: str, activation: Activation) -> str:
     """What comes out of the activation."""
     if activation == "gelu":
         return vectors.times(value, _odd(vectors, value, _gelu()[0]))
@@ -92,6 +92,7 @@ def _before(vectors: Vectors, value: str, gradient: str, activation: Activation)
 
 
 def _odd(vectors: Vectors, value: str, coefficients: tuple[float, ...]) -> str:
+    """1/2 + x P(x²) of the nearest x that is not beyond the ends."""
     near = vectors.within(value, _END)
     square = vectors.times(near, near)
     return vectors.fma(near, vectors.polynomial(square, coefficients), vectors.constant(0.5))
@@ -157,7 +158,7 @@ def _text(kind: Kind, half: bool, activation: Activation) -> str:
     x = vectors.load(row["x"], half)
     value = x if kind == "sums" else vectors.fma(x, known["scale"], known["shift"])
     if kind == "out":
-        vectors.store(activated(vectors, value, activation), row["to"], half)
+        vectors.store(_after(vectors, value, activation), row["to"], half)
     elif kind == "sums":
         apart = vectors.subtract(x, known["about"])
         vectors.store(vectors.add(known["first"], apart), channel["first"], half=False)

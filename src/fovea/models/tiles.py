@@ -47,9 +47,10 @@ Mode: TypeAlias = Numbers | Literal["peaks"]
 class Grid:
     """Tiles of both sides, for images of one size: the ways between pixels and points, and the room for the points.
 
-    Tiles and pixels are float32, or with `half` bfloat16. Where a scale is given, tiles are bytes: what lies
-    there times its factor, and 128 more. What lies outside of the image is 0 where it is read, and dropped where it is written. With `pool`, the pixels that the convolution writes are the largest of every 2×2, and `chosen`, of the same
-    shape in uint8, says which of the four.
+    Tiles and pixels are float32, or with `half` bfloat16. Where a scale is given, tiles are bytes: what lies there
+    times its factor, and 128 more. What lies outside of the image is 0 where it is read, and dropped where it is written.
+    With `pool`, the pixels that the convolution writes are the largest of every 2×2, and `chosen`, of the same shape in
+    uint8, says which of the four.
     """
 
     def __init__(self, height: int, width: int, half: bool, pool: bool, in_bytes: bool = False) -> None:
@@ -171,8 +172,8 @@ class Grid:
         """What it writes."""
         self._run("collect", self._own, pixels, chosen, room.planes, rows)
 
-    def add(self, room: Room, gradient: Tensor, rows: range, by: Tensor | None = None) -> None:
-        """The gradient of what it reads, times `(N · C,) float32`, added up: the transpose of `gather`.
+    def add(self, room: Room, gradient: Tensor, rows: range, scale: Scale | None = None) -> None:
+        """The gradient of what it reads, added up: the transpose of `gather`, but for the factors.
 
         Tiles overlap by two pixels, so all but the first two of their rows and columns are new. The rows come in order, and before
         the first of them there is a 0 in the image's first row and column.
@@ -180,7 +181,7 @@ class Grid:
         if rows.start == 0:
             gradient[0].zero_()
             gradient[:, 0].zero_()
-        self._run("add", self._own, gradient, None, room.planes, rows, Scale(by=by))
+        self._run("add", self._own, gradient, None, room.planes, rows, scale and Scale(by=scale.by))
 
     def _run(
         self, kind: str, mode: Mode, pixels: Tensor, chosen: Tensor | None, planes: Planes, rows: range,
@@ -190,10 +191,9 @@ class Grid:
         length = count * channels
         some = length if num_images is None else min(num_images, count) * channels
         beyond = _slot("read" if kind in ("gather", "spread") else "written", length * self.dtype.itemsize).memory
-        factors, by = scale or Scale()
-        choices, *others = (None if tensor is None else tensor.data_ptr() for tensor in (chosen, factors, by))
+        choices, *others = (None if one is None else one.data_ptr() for one in (chosen, *(scale or Scale())))
         given = pixels.data_ptr(), choices, planes, beyond.data_ptr(), *others, height, width, length, some
-        for kernel, numbers in self._calls(kind, mode, rows, math.gcd(LANES, length), by is not None):
+        for kernel, numbers in self._calls(kind, mode, rows, math.gcd(LANES, length), others[1] is not None):
             kernel(*given, *numbers)
 
     def _calls(

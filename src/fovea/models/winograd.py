@@ -154,7 +154,6 @@ class Multiplier(Protocol):
     in_bytes: ClassVar[bool]
     images: Scale | None  # of bytes: what images are multiplied by
     gradient: Scale | None  # and the gradient of what comes out
-    back_by: Tensor | None  # `(N · C,) float32`: and, once it is pixels again, the gradient of the images
 
     def __init__(self, tiling: Grid, weights: Any, pixels: Tensor) -> None: ...
 
@@ -184,7 +183,6 @@ class Plain:
     in_bytes: ClassVar[bool] = False
     images: Scale | None = None
     gradient: Scale | None = None
-    back_by: Tensor | None = None
 
     def __init__(self, tiling: Grid, weights: list[Tensor], pixels: Tensor) -> None:
         self._tiling, self._weights = tiling, weights
@@ -257,7 +255,7 @@ class _Winograd(torch.autograd.Function):
             tiling.spread(gradient, chosen, products, rows, multiplier.gradient)
             tiling.add_from_points(multiplier.to_weight(tiles, products), to_weight)
             if to_pixels is not None:
-                tiling.add(multiplier.back(tiles, products, rows, count), to_pixels, rows, multiplier.back_by)
+                tiling.add(multiplier.back(tiles, products, rows, count), to_pixels, rows, multiplier.images)
         return to_pixels, to_weight.permute(3, 2, 0, 1), None, None, None
 
 

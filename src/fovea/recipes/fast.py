@@ -18,9 +18,9 @@ def fast(data: str) -> RunConfig:
     136 s on two AVX-512 cores with bf16 and VNNI, 0.88 of the tutorial's script (benchmarks/record.md); where bf16 is slow, on an
     Intel CPU without AMX, 319 s and 0.99 (94.01 %, 93.84 to 94.18, 5 seeds; benchmarks/record_intel.md); on a Zen 4, 231 s and
     1.11 (94.42 %, one run; benchmarks/record_zen4.md). All are of before images had a scale each on the way back, which takes 3 to
-    6 % of a step, and were not measured anew (EXPERIMENTS.md). About 0.35 PFLOP as
-    direct convolutions. Ideas: airbench94_muon and the filter of airbench96_faster (Jordan 2024), with smaller images first, ReLU,
-    Winograd's convolutions and their products of bytes for the CPU (EXPERIMENTS.md).
+    6 % of a step, and were not measured anew (EXPERIMENTS.md). About 0.35 PFLOP as direct convolutions. Ideas: airbench94_muon and
+    the filter of airbench96_faster (Jordan 2024), with smaller images first, ReLU, Winograd's convolutions and their products of
+    bytes for the CPU (EXPERIMENTS.md).
     """
     return RunConfig(
         recipe="fast",
