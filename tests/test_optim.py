@@ -224,6 +224,15 @@ def test_muon_with_sgd_for_the_rest() -> None:
     assert [rest[key] for key in ("lr", "momentum", "nesterov", "weight_decay")] == [0.05, 0.85, True, 0.01]
 
 
+def test_sgd_with_another_rate_for_the_rest() -> None:
+    """Rate and decay of biases and head, and that what decay takes in a step is the same for both."""
+    model = small_net()
+    hidden, rest = build_optimizer(OptimConfig(name="sgd:other=8", lr=0.5, weight_decay=0.01), model).param_groups
+    assert [(group["lr"], group["weight_decay"]) for group in (hidden, rest)] == [(0.5, 0.01), (4.0, 0.00125)]
+    assert set(map(id, hidden["params"])) == set(map(id, model.hidden_weights()))
+    assert len(hidden["params"]) + len(rest["params"]) == len(list(model.parameters()))
+
+
 # -- schedules -----------------------------------------------------------------------------------------------------
 
 
@@ -293,13 +302,13 @@ def test_the_average_has_the_weights_that_it_promises(span: float, every: int) -
         with torch.no_grad():
             for tensor in (*model.parameters(), *model.buffers()):
                 tensor.fill_(step)
-        average.update(step)
+        average.update(step, step / 3000)
     for name, tensor in average.model.state_dict().items():
         if name.endswith("num_batches_tracked"):
             assert tensor == 3000
         else:
             assert torch.allclose(tensor, torch.tensor(3000 * (1 - span)), atol=every)
-    average.update(3001, force=True)
+    average.update(3001, 1.0, force=True)
     assert average.state_dict()["last"] == 3001
 
 
@@ -310,7 +319,7 @@ def test_an_average_over_all_steps_is_their_mean() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for step in range(1, 8):
         take_steps(model, optimizer, 1)
-        ours.update(step)
+        ours.update(step, step / 7)
         theirs.update_parameters(model)
     for mine, other, raw in zip(
         ours.model.parameters(), theirs.module.parameters(), model.parameters(), strict=True
@@ -319,10 +328,32 @@ def test_an_average_over_all_steps_is_their_mean() -> None:
         assert not torch.equal(mine, raw)
 
 
+def test_with_lookahead_the_network_goes_on_from_the_average() -> None:
+    """On a path that is known: each step adds 1, and every second one is an update."""
+    model = small_net()
+    average = WeightAverage(EmaConfig(lookahead=0.8, every=2), model)
+    weights, slow = torch.zeros_like(next(model.parameters())), torch.zeros(())
+    next(model.parameters()).data.zero_()
+    next(average.model.parameters()).data.zero_()
+    for step in range(1, 11):
+        next(model.parameters()).data += 1
+        average.update(step, step / 10)
+        weights = weights + 1
+        if step % 2 == 0:
+            kept = 0.8 * (step / 10) ** 3
+            slow = kept * slow + (1 - kept) * weights
+            weights = slow
+        assert torch.allclose(next(model.parameters()), weights), step
+    assert torch.allclose(next(average.model.parameters()), weights)
+    assert 0 < weights.flatten()[0] < 10
+    for mine, theirs in zip(average.model.state_dict().values(), model.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
 def test_without_an_average_the_model_is_its_own() -> None:
     model = small_net()
     average = WeightAverage(EmaConfig(), model)
-    average.update(5, force=True)
+    average.update(5, 1.0, force=True)
     assert average.model is model
     assert average.state_dict() == {}
 
@@ -333,6 +364,7 @@ def test_without_an_average_the_model_is_its_own() -> None:
 @pytest.mark.parametrize(
     "settings",
     [{"optim.name": "sgd", "ema.span": 0.1}, {"optim.name": "adamw"}, {"optim.name": "muon", "ema.span": 0.1},
+     {"optim.name": "sgd:other=8", "ema.lookahead": 0.7, "ema.every": 3},
      {"optim.name": "muon:other=sgd:other_lr=0.01:normalize=true:steps=3", "schedule.name": "linear"}],
     ids=lambda settings: ",".join(map(str, settings.values())),
 )  # fmt: skip
@@ -366,6 +398,8 @@ def test_a_run_folder_from_before_there_was_an_average_is_read(tiny_run: Path, f
     del tree["ema"]
     before = yaml.safe_dump(tree, sort_keys=False)
     assert RunConfig.from_yaml(before, "config.yaml").ema == EmaConfig()
+    younger = yaml.safe_dump({**tree, "ema": {"span": 0.1, "every": 5}}, sort_keys=False)  # than the average, not than lookahead
+    assert RunConfig.from_yaml(younger, "config.yaml").ema == EmaConfig(span=0.1)
     (tiny_run / "config.yaml").write_text(before, encoding="utf-8")
     state = torch.load(tiny_run / "resume.pt", weights_only=True)
     del state["average"]
@@ -409,6 +443,8 @@ CONTRADICTIONS = [
     (["--schedule", "one-cycle:rise=1"], ["rise", "1"]),
     (["--schedule", "one-cycle", "--set", "schedule.warmup=0.1"], ["warmup", "one-cycle"]),
     (["--set", "ema.span=0.7"], ["ema.span", "0.7", "0.5"]),
+    (["--set", "ema.span=0.1", "--set", "ema.lookahead=0.7"], ["span", "lookahead", "one of them"]),
+    (["--optimizer", "sgd:other=0"], ["sgd:other=0", "1e-06"]),
 ]
 
 

@@ -151,7 +151,8 @@ def _fit(
             freezing.at(position / pace.num_steps)
             model.settle(position / pace.num_steps)
 
-            before, scale = scale, scale_at(config.small_first, (position + 1) / pace.num_steps)
+            reached = (position + 1) / pace.num_steps
+            before, scale = scale, scale_at(config.small_first, reached)
             if scale != before:  # what smaller images left is too small for these (EXPERIMENTS.md)
                 release_freed_memory()
 
@@ -159,7 +160,7 @@ def _fit(
             losses.append(backward(images, labels, scale))
             scaler.step(optimizer)
             scaler.update()
-            average.update(total_steps)
+            average.update(total_steps, reached)
 
             share, left = pace.share(total_steps), pace.seconds_left(total_steps)
             display.advance(done + step * config.batch_size, pace.name(epoch), share, left)
@@ -171,7 +172,7 @@ def _fit(
             if pace.over(total_steps):
                 break
 
-        average.update(total_steps, force=True)
+        average.update(total_steps, reached, force=True)
         of_images = torch.cat(losses).cpu().double()  # fewer than the epoch's where the time was up
         if not of_images.isfinite().all():
             _finite_mean(losses, 0, epoch, run)  # says which

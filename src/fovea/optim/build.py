@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fovea import registry
@@ -40,6 +40,18 @@ def build_optimizer(config: OptimConfig, model: Model, lr_decay: float = 1.0) ->
 def can_fuse(model: Model) -> bool:
     """Has torch one kernel for all parameters? Its arithmetic is the same, in another rounding."""
     return next(model.parameters()).device.type in ("cpu", "cuda")
+
+
+def split_hidden(groups: list[dict[str, Any]], hidden: list[Tensor]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The groups' hidden weights and the rest, in groups with the same settings."""
+    chosen = set(map(id, hidden))
+    both: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    for group in groups:
+        for is_hidden, half in zip((True, False), both, strict=True):
+            params = [p for p in group["params"] if (id(p) in chosen) == is_hidden and p.requires_grad]
+            if params:
+                half.append({**group, "params": params})
+    return both
 
 
 def set_lr(optimizer: Optimizer, highest: list[float], factor: float) -> None:

@@ -21,6 +21,7 @@ from fovea.device import has_quick_bf16, is_intel
 from fovea.errors import ConfigError
 from fovea.models.base import Model
 from fovea.optim.adamw import adamw
+from fovea.optim.build import split_hidden
 from fovea.optim.sgd import sgd
 from fovea.registry import optimizer
 
@@ -57,12 +58,12 @@ def muon(
     ):  # fmt: skip
         if not least <= value <= most:
             raise ConfigError(f"muon:{name}={value:g}: from {least:g} to {most:g}")
-    hidden, rest = _split(groups, model.hidden_weights())
+    hidden, rest = split_hidden(groups, model.hidden_weights())
     if not hidden:
         raise ConfigError("muon: the model has no hidden weights to orthogonalize; take --optimizer adamw or sgd")
     parts: list[Optimizer] = [Muon(hidden, lr, momentum, weight_decay, nesterov, steps, normalize)]
     if rest:
-        make = {"adamw": adamw, "sgd": sgd}[other]
+        make: Callable[..., Optimizer] = adamw if other == "adamw" else sgd
         # What belongs to the rest is marked: `lr` does not reach it.
         marked = [{**group, "own_lr": True} for group in rest]
         parts.append(make(model, marked, other_lr, other_momentum, weight_decay, **others[other]))
@@ -223,15 +224,3 @@ class Together(Optimizer):
 
     def _groups(self) -> list[dict[str, Any]]:
         return [group for part in self._parts for group in part.param_groups]
-
-
-def _split(groups: list[dict[str, Any]], hidden: list[Tensor]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The groups' hidden weights and the rest, in groups with the same settings."""
-    chosen = set(map(id, hidden))
-    both: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
-    for group in groups:
-        for is_hidden, half in zip((True, False), both, strict=True):
-            params = [p for p in group["params"] if (id(p) in chosen) == is_hidden and p.requires_grad]
-            if params:
-                half.append({**group, "params": params})
-    return both
