@@ -42,7 +42,9 @@ def can_fuse(model: Model) -> bool:
     return next(model.parameters()).device.type in ("cpu", "cuda")
 
 
-def split_hidden(groups: list[dict[str, Any]], hidden: list[Tensor]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def split_hidden(
+    groups: list[dict[str, Any]], hidden: list[Tensor]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The groups' hidden weights and the rest, in groups with the same settings."""
     chosen = set(map(id, hidden))
     both: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])

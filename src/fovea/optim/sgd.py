@@ -29,7 +29,11 @@ def sgd(
     if other != 1:
         hidden, rest = split_hidden(groups, model.hidden_weights())
         changed = [
-            {**group, "lr_scale": group.get("lr_scale", 1.0) * other, "weight_decay": group.get("weight_decay", weight_decay) / other}
+            {
+                **group,
+                "lr_scale": group.get("lr_scale", 1.0) * other,
+                "weight_decay": group.get("weight_decay", weight_decay) / other,
+            }
             for group in rest
         ]
         groups = hidden + changed
