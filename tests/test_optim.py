@@ -398,9 +398,8 @@ def test_a_run_folder_from_before_there_was_an_average_is_read(tiny_run: Path, f
     del tree["ema"]
     before = yaml.safe_dump(tree, sort_keys=False)
     assert RunConfig.from_yaml(before, "config.yaml").ema == EmaConfig()
-    younger = yaml.safe_dump(
-        {**tree, "ema": {"span": 0.1, "every": 5}}, sort_keys=False
-    )  # than the average, not than lookahead
+    # Younger than the average, not than lookahead.
+    younger = yaml.safe_dump({**tree, "ema": {"span": 0.1, "every": 5}}, sort_keys=False)
     assert RunConfig.from_yaml(younger, "config.yaml").ema == EmaConfig(span=0.1)
     (tiny_run / "config.yaml").write_text(before, encoding="utf-8")
     state = torch.load(tiny_run / "resume.pt", weights_only=True)

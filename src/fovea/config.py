@@ -74,10 +74,8 @@ class EmaConfig(_Part):
 
     span: float = Field(0.0, ge=0, le=0.5)  # how far it looks back, as a fraction of the steps so far; 0: no average
     every: int = Field(5, ge=1)  # steps between two updates
-    lookahead: float = Field(
-        0.0, ge=0, lt=1
-    )  # > 0, in place of span: the network goes on from the average, of which an update
-    # keeps so much at the end of the run, and less before
+    # In place of span: what an update keeps of the average at the end of the run, less before; the network goes on from it.
+    lookahead: float = Field(0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _one_kind(self) -> EmaConfig:
