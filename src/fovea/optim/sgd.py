@@ -19,8 +19,9 @@ def sgd(
     """Stochastic gradient descent with momentum; weight decay is part of the gradient.
 
     Args:
-        other: biases, and the layer that gives the logits, learn so many times as fast as the hidden weights, and decay no
-            faster: their weight decay is divided by it (Jordan 2024, arXiv:2404.00498: 64 for the biases of normalization).
+        other: biases, factors of normalization and the layer that gives the logits learn so many times as fast as the hidden
+            weights, and decay no faster: their weight decay is divided by it (Jordan 2024, arXiv:2404.00498: 64, for the
+            biases of normalizations without factors). A network whose last layer is plain needs a lower lr then.
     """
     if nesterov and not momentum:
         raise ConfigError("optim.nesterov needs momentum: give --momentum 0.9, or --set optim.nesterov=false")
