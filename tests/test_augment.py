@@ -124,6 +124,15 @@ def test_cutout_fills_one_square_with_the_mean(images: Tensor) -> None:
         assert torch.allclose(result[:, hole], image.mean(dim=(1, 2))[:, None].expand(-1, int(hole.sum())))
 
 
+def test_cutout_of_whole_squares(images: Tensor) -> None:
+    """None is cut by the edge, and they come to every place."""
+    holes = (augment("cutout:6:whole=true", images) != images).any(dim=1)
+    assert set(holes.flatten(1).sum(1).tolist()) == {36}
+    grey = torch.rand(600, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    corners = (augment("cutout:6:whole=true", grey) != grey)[:, 0].flatten(1).int().argmax(1)
+    assert set(corners.tolist()) == {8 * row + column for row in range(3) for column in range(3)}
+
+
 def test_mirror_alternates_from_time_to_time() -> None:
     images = torch.rand(1000, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     shown = [augment("mirror:alternate=true", images, seed=4, times=times) for times in (1, 2, 3)]

@@ -227,10 +227,24 @@ def test_muon_with_sgd_for_the_rest() -> None:
 def test_sgd_with_another_rate_for_the_rest() -> None:
     """Rate and decay of biases and head, and that what decay takes in a step is the same for both."""
     model = small_net()
-    hidden, rest = build_optimizer(OptimConfig(name="sgd:other=8", lr=0.5, weight_decay=0.01), model).param_groups
-    assert [(group["lr"], group["weight_decay"]) for group in (hidden, rest)] == [(0.5, 0.01), (4.0, 0.00125)]
+    hidden, *rest = build_optimizer(OptimConfig(name="sgd:other=8", lr=0.5, weight_decay=0.01), model).param_groups
+    assert (hidden["lr"], hidden["weight_decay"]) == (0.5, 0.01)
+    assert {(group["lr"], group["weight_decay"]) for group in rest} == {(4.0, 0.00125)}
     assert set(map(id, hidden["params"])) == set(map(id, model.hidden_weights()))
-    assert len(hidden["params"]) + len(rest["params"]) == len(list(model.parameters()))
+    assert len(hidden["params"]) + sum(len(group["params"]) for group in rest) == len(list(model.parameters()))
+
+
+def test_sgd_with_a_rate_of_its_own_for_the_head() -> None:
+    """What gives the logits learns and decays by `head`, the biases by `other`, and neither changes the hidden weights' rate."""
+    model = build_model("record:widths=16/16:depths=2/2", 4, 3, (16, 16))
+    config = OptimConfig(name="sgd:other=8:head=32", lr=0.5, weight_decay=0.64)
+    groups = build_optimizer(config, model).param_groups
+    assert [(group["lr"], group["weight_decay"]) for group in groups] == [(0.5, 0.64), (16.0, 0.02), (4.0, 0.08)]
+    hidden, head, biases = (group["params"] for group in groups)
+    assert [*map(id, head)] == [id(model.head.weight)]
+    assert set(map(id, hidden)) == set(map(id, model.hidden_weights()))
+    assert all(bias.ndim == 1 for bias in biases)
+    assert len(groups) == 3
 
 
 # -- schedules -----------------------------------------------------------------------------------------------------
@@ -446,6 +460,7 @@ CONTRADICTIONS = [
     (["--set", "ema.span=0.7"], ["ema.span", "0.7", "0.5"]),
     (["--set", "ema.span=0.1", "--set", "ema.lookahead=0.7"], ["span", "lookahead", "one of them"]),
     (["--optimizer", "sgd:other=0"], ["sgd:other=0", "1e-06"]),
+    (["--optimizer", "sgd:head=-1"], ["sgd:head=-1", "1e-06"]),
 ]
 
 

@@ -129,7 +129,7 @@ def test_what_follows_the_filters_is_the_same_in_training():
 GOLDEN = {
     "quick": (300, 64, [1.449513, 1.399941, 2.717373]),
     "fast": (1280, 160, [1.396196, 1.220886, 0.822383]),
-    "best": (120, 20, [1.377941, 1.275619, 2.726266]),
+    "best": (120, 20, [1.377909, 1.201659, 3.066445]),
 }
 
 
@@ -145,6 +145,8 @@ def test_golden_losses(recipe, tmp_path):
         "data.val_fraction": 0,
     }
     settings |= {"views": "one", "log_interval": 1}
+    if recipe == "best":
+        settings["schedule.warmup"] = 0.9  # at its whole lr three steps of so few images leave nothing to compare
     run = fovea.train(data, recipe, tmp_path / "run", settings, quiet=True, epochs=1, device="cpu", precision="fp32")
     losses = [float(row["loss"]) for row in run.steps[:3]]
     assert losses == pytest.approx(golden, rel=2e-2)  # they differ by up to 0.3 % between SSE4 and AVX2

@@ -42,15 +42,13 @@ def can_fuse(model: Model) -> bool:
     return next(model.parameters()).device.type in ("cpu", "cuda")
 
 
-def split_hidden(
-    groups: list[dict[str, Any]], hidden: list[Tensor]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The groups' hidden weights and the rest, in groups with the same settings."""
-    chosen = set(map(id, hidden))
+def split_off(groups: list[dict[str, Any]], tensors: list[Tensor]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Those of the groups' parameters that are among `tensors`, and the rest, in groups with the same settings."""
+    chosen = set(map(id, tensors))
     both: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     for group in groups:
-        for is_hidden, half in zip((True, False), both, strict=True):
-            params = [p for p in group["params"] if (id(p) in chosen) == is_hidden and p.requires_grad]
+        for wanted, half in zip((True, False), both, strict=True):
+            params = [p for p in group["params"] if (id(p) in chosen) == wanted and p.requires_grad]
             if params:
                 half.append({**group, "params": params})
     return both

@@ -21,7 +21,7 @@ from fovea.device import has_quick_bf16, is_intel
 from fovea.errors import ConfigError
 from fovea.models.base import Model
 from fovea.optim.adamw import adamw
-from fovea.optim.build import split_hidden
+from fovea.optim.build import split_off
 from fovea.optim.sgd import sgd
 from fovea.registry import optimizer
 
@@ -58,7 +58,7 @@ def muon(
     ):  # fmt: skip
         if not least <= value <= most:
             raise ConfigError(f"muon:{name}={value:g}: from {least:g} to {most:g}")
-    hidden, rest = split_hidden(groups, model.hidden_weights())
+    hidden, rest = split_off(groups, model.hidden_weights())
     if not hidden:
         raise ConfigError("muon: the model has no hidden weights to orthogonalize; take --optimizer adamw or sgd")
     parts: list[Optimizer] = [Muon(hidden, lr, momentum, weight_decay, nesterov, steps, normalize)]
