@@ -16,6 +16,7 @@ from torch import nn
 import fovea as package
 from fovea import registry
 from fovea.config import EmaConfig, OptimConfig, RunConfig, ScheduleConfig
+from fovea.engine.gradients import Parts
 from fovea.errors import ConfigError
 from fovea.models.base import Model, build_model
 from fovea.optim.average import WeightAverage
@@ -362,6 +363,20 @@ def test_with_lookahead_the_network_goes_on_from_the_average() -> None:
     assert 0 < weights.flatten()[0] < 10
     for mine, theirs in zip(average.model.state_dict().values(), model.state_dict().values(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("settings", [EmaConfig(lookahead=0.8, every=1), EmaConfig(span=0.1, every=1)])
+def test_the_average_follows_weights_that_batches_in_parts_lay_out_anew(settings: EmaConfig) -> None:
+    model = build_model("record:widths=32/48:depths=2/2", 4, 3, (16, 16))
+    average = WeightAverage(settings, model)
+    Parts(model, 8, num_threads=1)
+    before = [weight.clone() for weight in average.model.parameters()]
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 1
+    average.update(1, 0.5)  # the first update forgets what the average began with, lookahead all but a tenth of it
+    for weight, mine in zip(before, average.model.parameters(), strict=True):
+        assert (mine - weight).min() > 0.85
 
 
 def test_without_an_average_the_model_is_its_own() -> None:

@@ -32,6 +32,7 @@ class WeightAverage:
         self._last = 0  # the step of the last update
         self._averages = config.span > 0 or config.lookahead > 0
         self.model = copy.deepcopy(model).requires_grad_(False) if self._averages else model
+        # Parameters themselves, not their memory: a batch in parts lays it out anew (fovea.models.winograd.lay_as_gradients).
         both = [*zip(_tensors(self.model), _tensors(model), strict=True)]
         self._floats = [(mine, theirs) for mine, theirs in both if mine.is_floating_point()]
         self._counters = [(mine, theirs) for mine, theirs in both if not mine.is_floating_point()]
@@ -44,6 +45,9 @@ class WeightAverage:
         ahead = self._config.lookahead
         kept = ahead * share**3 if ahead else (self._last / step) ** (1 / self._config.span - 1)
         self._last = step
+        for mine, theirs in self._floats:
+            if mine.stride() != theirs.stride():  # several times as slow as what lies alike
+                mine.data = torch.empty_like(theirs).copy_(mine)
         averages, weights = map(list, zip(*self._floats, strict=True))
         torch._foreach_lerp_(averages, weights, 1 - kept)
         if ahead:
@@ -63,4 +67,4 @@ class WeightAverage:
 
 
 def _tensors(model: Model) -> list[torch.Tensor]:
-    return [tensor.detach() for tensor in (*model.parameters(), *model.buffers())]
+    return [*model.parameters(), *model.buffers()]
