@@ -27,7 +27,8 @@ def machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     facts = hardware()
-    return f"{facts['cpu']}, {facts['cpu_count']} cores, {facts['threads']} threads, {facts['cpu_capability']}"
+    instructions = " ".join([facts["cpu_capability"], *facts["cpu_products"]])
+    return f"{facts['cpu']}, {facts['cpu_count']} cores, {facts['threads']} threads, {instructions}"
 
 
 def header(command: str, device: torch.device) -> str:

@@ -21,6 +21,7 @@ from fovea.errors import DeviceError, OutOfMemory
 SMALL_STEP_PIXELS = 32 * 32 * 8
 # How PyTorch says that there is no memory left: CUDA and MPS, cuDNN and cuBLAS, the CPU, the CPU on Windows.
 _NO_MEMORY = ("out of memory", "_STATUS_ALLOC_FAILED", "can't allocate memory", "not enough memory")
+_QUICK_PRODUCTS = ("amx_bf16", "avx512_bf16", "bf16", "avx512_vnni")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -224,6 +225,7 @@ def hardware() -> dict[str, Any]:
         "cpu": _cpu_name(),
         "cpu_count": os.cpu_count(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cpu_products": [name for name in _QUICK_PRODUCTS if name in _cpu_features()],
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "platform": platform.platform(),
