@@ -21,6 +21,7 @@ from fovea.errors import DeviceError, OutOfMemory
 SMALL_STEP_PIXELS = 32 * 32 * 8
 # How PyTorch says that there is no memory left: CUDA and MPS, cuDNN and cuBLAS, the CPU, the CPU on Windows.
 _NO_MEMORY = ("out of memory", "_STATUS_ALLOC_FAILED", "can't allocate memory", "not enough memory")
+# What a CPU says of itself where it multiplies bfloat16 or bytes by instructions of their own.
 _QUICK_PRODUCTS = ("amx_bf16", "avx512_bf16", "bf16", "avx512_vnni")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -95,7 +95,9 @@ def _check_int8(config: RunConfig, device: torch.device) -> None:
     if device.type != "cpu":
         raise ConfigError(f"int8=true is for training on a CPU, not on {device.type}: leave it out")
     if not has_int8():
-        raise ConfigError("int8=true needs AVX512-VNNI and llvmlite, and a CPU that is not faster by AMX: leave it out")
+        raise ConfigError(
+            "int8=true needs AVX512-VNNI and llvmlite, and a CPU without AMX, by which bf16 is as fast: leave it out"
+        )
     if not config.part_size:
         raise ConfigError("int8=true needs batches that go through in parts: give --set part_size=125")
 

@@ -24,7 +24,7 @@ _OFFSETS = f"splat (i32 {0x80808080 - (1 << 32)})"  # 128 in each byte
 
 
 def has_vnni() -> bool:
-    """Whether this CPU has the instruction, and not AMX, by which bfloat16 is faster still."""
+    """Whether this CPU has the instruction, and not AMX, by which bfloat16, which rounds far less, is as fast (EXPERIMENTS.md)."""
     features = llvm.get_host_cpu_features()
     return bool(features.get("avx512vnni", False)) and not features.get("amx-bf16", False)
 

@@ -16,12 +16,11 @@ def fast(data: str) -> RunConfig:
 
     CIFAR-10, all 50,000 training images: 94.29 % over 6 views (95 % interval 94.12 to 94.46), 93.29 % over one, over 5 seeds.
     265 s on two cores with AMX, 0.82 of the tutorial's script (benchmarks/record.md), without bytes, which such a CPU does not need.
-    With bytes, four seeds, 94.15 % (93.18 over one view; EXPERIMENTS.md), in about 0.85 of the time of 21 epochs with ReLU, which were
-    as good on val and had 94.06 % in 0.88 of the script on an EPYC (5 seeds; benchmarks/record_epyc.md), 94.01 % in 0.99 on an Intel CPU without AMX (5 seeds;
-    benchmarks/record_intel.md), 94.42 % in 1.11 on a Zen 4 (one run; benchmarks/record_zen4.md). About 0.28 PFLOP as direct
-    convolutions. Ideas:
-    airbench94_muon and the filter of airbench96_faster (Jordan 2024), with smaller images first, Winograd's convolutions and their
-    products of bytes for the CPU (EXPERIMENTS.md).
+    With bytes, four seeds, 94.15 % (93.18 over one view; EXPERIMENTS.md), in about 0.85 of the time of 21 epochs with ReLU, which
+    were as good on val. Those had 94.06 % in 0.88 of the script on an EPYC (5 seeds; benchmarks/record_epyc.md), 94.01 % in 0.99 on
+    an Intel CPU without AMX (5 seeds; benchmarks/record_intel.md), and 94.42 % in 1.11 on a Zen 4 (one run;
+    benchmarks/record_zen4.md). About 0.28 PFLOP as direct convolutions. Ideas: airbench94_muon and the filter of airbench96_faster
+    (Jordan 2024), with smaller images first, Winograd's convolutions and their products of bytes for the CPU (EXPERIMENTS.md).
     """
     return RunConfig(
         recipe="fast",

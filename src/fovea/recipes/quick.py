@@ -12,8 +12,8 @@ def quick(data: str) -> RunConfig:
     CIFAR-10, all 50,000 training images: 63.94 % over 6 views (95 % interval 63.41 to 64.48), 62.04 % over one, over 5
     seeds. 3.3 s on two cores with AMX, 1/97 of the tutorial's script (benchmarks/record.md); 1.9 s, 1/82, on an EPYC with bf16
     (63.82 %, 5 seeds; benchmarks/record_epyc.md); 4.3 s, 1/79, with float32 on an Intel CPU without AMX (63.79 %, 5 seeds;
-    benchmarks/record_intel.md). About 0.35 TFLOP. Its
-    settings were chosen on val (EXPERIMENTS.md). Ideas: airbench (Jordan 2024), and patches as vision transformers cut them.
+    benchmarks/record_intel.md). About 0.35 TFLOP. Its settings were chosen on val (EXPERIMENTS.md). Ideas:
+    airbench (Jordan 2024), and patches as vision transformers cut them.
     """
     return RunConfig(
         recipe="quick",
